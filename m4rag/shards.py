@@ -1,0 +1,290 @@
+"""Sharded tables on disk that a killed step continues from its last finished shard.
+
+A folder holds `part-00000.parquet`, `part-00001.parquet`, ... and, once it is complete, `manifest.json`. While a
+step runs, `progress.json` names what is being made; parts of another identity are removed before a new start.
+Parts appear by atomic rename after fsync, so a part that exists is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from m4rag.errors import BadData
+from m4rag.manifests import MANIFEST, DataFile, Manifest, publish, rows_digest, write_atomic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+R = TypeVar("R", bound=BaseModel)
+
+PROGRESS = "progress.json"
+SHARD_ROWS = 4096
+
+
+def arrow_schema(model: type[BaseModel]) -> pa.Schema:
+    """The Arrow schema of a row model; free-form mappings are stored as JSON text."""
+    import pyarrow as pa
+
+    hints = typing.get_type_hints(model)
+    return pa.schema([pa.field(name, _arrow_type(hints[name])) for name in model.model_fields])
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    import pyarrow as pa
+
+    origin = get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        (annotation,) = (arg for arg in get_args(annotation) if arg is not type(None))
+        origin = get_origin(annotation)
+    if origin is tuple:
+        return pa.list_(_arrow_type(get_args(annotation)[0]))
+    if origin is dict:
+        return pa.string()
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct(list(arrow_schema(annotation)))
+    for python, arrow in ((bool, pa.bool_()), (str, pa.string()), (int, pa.int64()), (float, pa.float64())):
+        if isinstance(annotation, type) and issubclass(annotation, python):
+            return arrow
+    raise TypeError(f"no Arrow type for {annotation!r}")
+
+
+def _json_columns(model: type[BaseModel]) -> list[str]:
+    hints = typing.get_type_hints(model)
+    return [name for name in model.model_fields if get_origin(hints[name]) is dict]
+
+
+def write_rows(path: Path, rows: Sequence[BaseModel], model: type[BaseModel]) -> DataFile:
+    """Write rows of one model as one Parquet file (zstd), atomically.
+
+    Returns:
+        The file's entry for a manifest.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    json_columns = _json_columns(model)
+    records = []
+    for row in rows:
+        record = row.model_dump(mode="json")
+        for column in json_columns:
+            record[column] = json.dumps(record[column], ensure_ascii=False, sort_keys=True)
+        records.append(record)
+    table = pa.Table.from_pylist(records, schema=arrow_schema(model))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        pq.write_table(table, stream, compression="zstd")
+        stream.flush()
+        os.fsync(stream.fileno())
+    publish(temporary, path)
+    return DataFile(name=path.name, rows=len(rows), digest=rows_digest(rows))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file as an Arrow table.
+
+    Raises:
+        BadData: Missing, not Parquet, or without one of `columns`; names the file and the column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        present = set(file.schema_arrow.names)
+        missing = [column for column in columns or () if column not in present]
+        if missing:
+            raise BadData(
+                f"no column {', '.join(repr(column) for column in missing)}",
+                where=str(path),
+                remedy=f"It has: {', '.join(sorted(present))}.",
+            )
+        return file.read(columns=list(columns) if columns is not None else None)
+    except FileNotFoundError:
+        raise BadData("no such file", where=str(path)) from None
+    except (pa.ArrowInvalid, IsADirectoryError) as error:
+        raise BadData(f"not a Parquet file ({str(error).splitlines()[0]})", where=str(path)) from None
+
+
+def read_rows(path: Path, model: type[R]) -> Iterator[R]:
+    """Rows of one Parquet file, validated.
+
+    Raises:
+        BadData: The file is unreadable, or a row breaks the model; names the file, the row and the field.
+    """
+    table = read_table(path, list(model.model_fields))
+    json_columns = _json_columns(model)
+    position = 0
+    for batch in table.to_batches(max_chunksize=SHARD_ROWS):
+        for record in batch.to_pylist():
+            for column in json_columns:
+                record[column] = json.loads(record[column])
+            try:
+                yield model.model_validate(record)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"])
+                raise BadData(f"{field}: {first['msg']}", where=f"{path} row {position}") from None
+            position += 1
+
+
+def read_folder(folder: Path, model: type[R]) -> Iterator[R]:
+    """Rows of a complete folder, in order, one shard in memory at a time.
+
+    Raises:
+        BadData: The folder has no manifest, or a file it names is missing or short.
+    """
+    for file in Manifest.read(folder).files:
+        path = folder / file.name
+        count = 0
+        for row in read_rows(path, model):
+            count += 1
+            yield row
+        if count != file.rows:
+            raise BadData(f"{count} rows where the manifest says {file.rows}", where=str(path))
+
+
+def write_folder(
+    folder: Path,
+    model: type[R],
+    rows: Iterable[R],
+    made_by: Manifest,
+    *,
+    shard_rows: int = SHARD_ROWS,
+    counts: Callable[[], dict[str, Any]] | None = None,
+) -> Manifest:
+    """Write rows as shards, continuing after the parts that an earlier, killed call finished.
+
+    The rows are generated again from the start (readers are cheap) but finished parts are not rewritten.
+
+    Args:
+        folder: Target; made if absent.
+        model: Row model.
+        rows: The rows in a fixed order.
+        made_by: Identity of the step (`files` empty).
+        shard_rows: Rows a part.
+        counts: Called after the last row for the manifest's `counts`.
+
+    Returns:
+        The manifest, also written to the folder. A folder that already holds this identity is left alone.
+    """
+
+    def shards() -> Iterator[Callable[[], Sequence[R]]]:
+        iterator = iter(rows)
+        while shard := list(islice(iterator, shard_rows)):
+            yield lambda shard=shard: shard  # type: ignore[misc]
+
+    return _write(folder, model, shards(), made_by, counts)
+
+
+def map_folder(
+    source: Path,
+    source_model: type[Any],
+    folder: Path,
+    model: type[R],
+    function: Callable[[list[Any]], Sequence[R]],
+    made_by: Manifest,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Make one output part of every input part; parts that a killed call finished are not computed again.
+
+    Args:
+        source: A complete folder.
+        source_model: Its row model.
+        folder: Target.
+        model: Row model of the target.
+        function: Input rows of one part to output rows.
+        made_by: Identity of the step; must name the source's digest among its inputs.
+        progress: Called with the number of input rows after each part.
+
+    Returns:
+        The target's manifest.
+    """
+    files = Manifest.read(source).files
+
+    def compute(file: DataFile) -> Sequence[R]:
+        return function(list(read_rows(source / file.name, source_model)))
+
+    def shards() -> Iterator[Callable[[], Sequence[R]]]:
+        for file in files:
+            yield lambda file=file: compute(file)  # type: ignore[misc]
+            if progress is not None:
+                progress(file.rows)
+
+    return _write(folder, model, shards(), made_by, None)
+
+
+def _write(
+    folder: Path,
+    model: type[R],
+    shards: Iterator[Callable[[], Sequence[R]]],
+    made_by: Manifest,
+    counts: Callable[[], dict[str, Any]] | None,
+) -> Manifest:
+    finished = start(folder, made_by)
+    if finished is not None:
+        return finished
+    done = _finished_parts(folder)
+    files: list[DataFile] = []
+    for number, compute in enumerate(shards):
+        name = f"part-{number:05d}.parquet"
+        if name in done:
+            files.append(done[name])
+            continue
+        files.append(write_rows(folder / name, compute(), model))
+        done[name] = files[-1]
+        _record_progress(folder, made_by, done)
+    return finish(folder, made_by.model_copy(update={"files": tuple(files), "counts": counts() if counts else {}}))
+
+
+def start(folder: Path, made_by: Manifest) -> Manifest | None:
+    """Prepare a folder for a step.
+
+    Returns:
+        The manifest if the folder already holds this identity, complete; None if there is work to do, in
+        which case parts of the same identity are kept and parts of another one are gone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / MANIFEST).exists():
+        manifest = Manifest.read(folder)
+        if manifest.identity == made_by.identity and all((folder / file.name).exists() for file in manifest.files):
+            return manifest
+    try:
+        same = json.loads((folder / PROGRESS).read_bytes())["identity"] == made_by.identity
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        same = False
+    if not same:
+        for path in [folder / MANIFEST, folder / PROGRESS, *folder.glob("part-*.parquet")]:
+            path.unlink(missing_ok=True)
+        _record_progress(folder, made_by, {})
+    for path in folder.glob(".part-*.tmp"):
+        path.unlink(missing_ok=True)
+    return None
+
+
+def finish(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest: from now on the folder is complete."""
+    manifest.write(folder)
+    (folder / PROGRESS).unlink(missing_ok=True)
+    return manifest
+
+
+def _record_progress(folder: Path, made_by: Manifest, done: dict[str, DataFile]) -> None:
+    files = [file.model_dump() for file in done.values()]
+    write_atomic(folder / PROGRESS, json.dumps({"identity": made_by.identity, "files": files}).encode())
+
+
+def _finished_parts(folder: Path) -> dict[str, DataFile]:
+    # A part that exists but was killed before it was recorded is written again: same rows, same digest.
+    recorded = json.loads((folder / PROGRESS).read_bytes())["files"]
+    return {file["name"]: DataFile(**file) for file in recorded if (folder / file["name"]).exists()}
