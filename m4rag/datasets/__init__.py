@@ -1,0 +1,196 @@
+"""The datasets and corpora that m4rag can read, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from m4rag.errors import BadData, UsageError
+from m4rag.languages import lookup
+from m4rag.manifests import MANIFEST
+from m4rag.schema import Document, Question
+from m4rag.shards import read_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A set of questions.
+
+    Attributes:
+        name: What `--dataset` takes.
+        about: One line on what it asks.
+        contents: Its size in words.
+        license: SPDX identifier of the data's licence.
+        items: What `--items` must name, None where the questions are inside the package.
+        corpus: The source of documents that holds its gold documents.
+    """
+
+    name: str
+    about: str
+    contents: str
+    license: str
+    items: str | None
+    corpus: str
+
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="sample",
+            about="things of everyday culture, one image each: the benchmark that comes with m4rag",
+            contents="inside the package",
+            license="CC-BY-4.0",
+            items=None,
+            corpus="sample",
+        ),
+        Dataset(
+            name="worldcuisines",
+            about="name or origin of the dish in the image, without, with true and with misleading context",
+            contents="60,000 questions (test_large), 30 varieties of 24 languages",
+            license="CC-BY-SA-4.0",
+            items="Parquet or JSONL of v1 or v1.1, or a folder of them",
+            corpus="worldcuisines-kb",
+        ),
+    )
+}
+
+SOURCES = {
+    "sample": "the documents of the sample benchmark; needs no path",
+    "worldcuisines-kb": "WorldCuisines' knowledge base of dishes: CSV, Parquet or JSONL",
+    "jsonl": "any documents: one JSON object a line with the fields of m4rag.schema.Document",
+}
+"""Source name to what it reads."""
+
+
+def load_questions(name: str, items: Path | None = None, limit: int | None = None) -> list[Question]:
+    """The questions of a dataset, checked.
+
+    Args:
+        name: A name in `DATASETS`.
+        items: The file or folder they are read from, or a folder that `m4rag data prepare` wrote; None for datasets
+            inside the package.
+        limit: Take at most this many, by the rule of `m4rag.datasets.sampling.balanced`; None for all.
+
+    Raises:
+        UsageError: Unknown dataset, a missing or needless `items`, a limit below 1.
+        BadData: The data breaks its contract; names the row.
+    """
+    from m4rag.datasets.sampling import balanced
+
+    _check_items(name, items)
+    if limit is not None and limit < 1:
+        raise UsageError(f"a limit of {limit} questions", remedy="Use at least 1.")
+    questions = _questions(name, items)
+    return questions if limit is None else balanced(questions, limit)
+
+
+def load_items(name: str, items: Path | None) -> pa.Table:
+    """The questions of a dataset as one unchecked table, for the guards and for scoring by column.
+
+    Args:
+        name: A name in `DATASETS`.
+        items: As for `load_questions`.
+
+    Returns:
+        A table with the columns `m4rag.datasets.items.ITEMS`.
+
+    Raises:
+        UsageError: Unknown dataset, or a missing or needless `items`.
+        BadData: The file is unreadable or of no known layout.
+    """
+    from m4rag.datasets.items import items_table
+    from m4rag.datasets.worldcuisines import read_items
+
+    _check_items(name, items)
+    return items_table(_questions(name, None)) if items is None else read_items(items)
+
+
+def load_documents(source: str, path: Path | None = None) -> Iterator[Document]:
+    """The documents of a source in a fixed order, read as they are asked for.
+
+    Args:
+        source: A name in `SOURCES`.
+        path: The file they are read from; None for `sample`.
+
+    Raises:
+        UsageError: Unknown source, or a missing or needless path.
+        BadData: While iterating: a row breaks its contract, or a document id occurs twice.
+    """
+    if source not in SOURCES:
+        raise UsageError(f"unknown source {source!r}", remedy=f"Known: {', '.join(sorted(SOURCES))}.")
+    if source == "sample":
+        if path is not None:
+            raise UsageError("the sample is inside the package", where=str(path), remedy="Leave the path out.")
+        from m4rag.datasets import sample
+
+        return _distinct(sample.documents(), "sample")
+    if path is None:
+        raise UsageError(f"{source} is read from a file", remedy="Name the file.")
+    if source == "jsonl":
+        return _distinct(_jsonl(path), str(path))
+    from m4rag.datasets import worldcuisines
+
+    return _distinct(worldcuisines.documents(path), str(path))
+
+
+def _check_items(name: str, items: Path | None) -> None:
+    if name not in DATASETS:
+        raise UsageError(f"unknown dataset {name!r}", remedy=f"Known: {', '.join(sorted(DATASETS))}.")
+    wanted = DATASETS[name].items
+    if wanted is None and items is not None:
+        raise UsageError(f"{name} is inside the package", where=str(items), remedy="Leave --items out.")
+    if wanted is not None and items is None:
+        raise UsageError(f"{name} is read from files", remedy=f"Name them with --items: {wanted}.")
+
+
+def _questions(name: str, items: Path | None) -> list[Question]:
+    if items is None:
+        from m4rag.datasets import sample
+
+        return list(sample.questions())
+    if (items / MANIFEST).exists():
+        return list(read_folder(items, Question))
+    from m4rag.datasets import worldcuisines
+    from m4rag.datasets.guards import refuse
+
+    table = worldcuisines.read_items(items)
+    refuse(table, name, items)
+    return worldcuisines.questions(table, items if items.is_dir() else items.parent)
+
+
+def _distinct(documents: Iterable[Document], where: str) -> Iterator[Document]:
+    seen: set[str] = set()
+    for document in documents:
+        if document.document_id in seen:
+            raise BadData(f"document id {document.document_id!r} occurs twice", where=where)
+        seen.add(document.document_id)
+        yield document
+
+
+def _jsonl(path: Path) -> Iterator[Document]:
+    try:
+        stream = path.open(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise BadData("no such file", where=str(path)) from None
+    with stream:
+        for number, line in enumerate(stream, start=1):
+            where = f"{path} line {number}"
+            try:
+                document = Document.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, first["loc"])) or "the line"
+                raise BadData(f"{field}: {first['msg']}", where=where) from None
+            try:
+                lookup(document.language)
+            except UsageError as error:
+                raise BadData(error.what, where=where, remedy=error.remedy) from None
+            yield document
