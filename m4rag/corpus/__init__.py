@@ -1,0 +1,1 @@
+"""Documents in, passages out: readers, the chunker and the folders they write."""
