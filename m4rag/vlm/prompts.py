@@ -1,0 +1,122 @@
+"""What the model is asked: English templates, and the JSON schema that its answer must follow.
+
+The section structure is the published one (Question, Context, Options, Answer Format, Response) in words of our own.
+The published instruction asks for the number alone and then for an object with an explanation; ours asks once.
+Question, context and options are data from datasets and retrieval: none of them can open a section of the prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m4rag import manifests
+from m4rag.errors import BadData
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+QUESTION, CAPTION = "question.en.jinja", "caption.en.jinja"
+EXPLANATION_LENGTH = 240
+"""Characters. A grammar that sets no end lets a weak model explain until its tokens run out."""
+
+# What a line opens with: symbols of any kind (bullets, quote marks, hashes, invisible characters) and list numbers.
+OPENING = re.compile(r"(?:[\W_]*\d{1,3}[.)])*[\W_]*")
+# Hashes there, ASCII, small and full-width, are a heading if there are two or a blank follows; "#1 in sales" is none.
+HEADING = re.compile(r"[#\ufe5f\uff03](?:[\W_]*[#\ufe5f\uff03]|\s)")
+HASHES = re.compile(r"[#\ufe5f\uff03]")
+# Tokenizers read these as their control tokens wherever they stand: <|im_end|>, <image>, </s>, [INST].
+CONTROL = re.compile(r"<(?=[^\s<>]{1,60}>)|\[(?=/?[A-Z_]{3,20}\])")
+INDENT = "\n  "
+
+
+def render_question(question: str, options: Sequence[str], context: Sequence[str] = ()) -> str:
+    """The text part of a multiple-choice prompt.
+
+    Args:
+        question: The question in its own language.
+        options: The options in the order they are numbered, from 1.
+        context: Passages, best first; without any the prompt has no Context section.
+
+    Raises:
+        BadData: The question or an option is blank: there would be nothing to answer or to choose.
+    """
+    if not question.strip():
+        raise BadData("the question has no text")
+    for number, option in enumerate(options, start=1):
+        if not option.strip():
+            raise BadData(f"option {number} has no text", where=_shorten(question))
+    return _render(
+        QUESTION,
+        question="\n".join(_lines(question)),
+        options=[" ".join(_lines(option)) for option in options],
+        context=[INDENT.join(lines) for passage in context if (lines := _lines(passage))],
+        explanation_length=EXPLANATION_LENGTH,
+    )
+
+
+def render_caption(question: str = "") -> str:
+    """The text part of a prompt for an image's caption, which then serves as a search query.
+
+    Args:
+        question: What will be asked about the image, for a caption that keeps to it; "" for a general one.
+    """
+    return _render(CAPTION, question="\n".join(_lines(question)))
+
+
+def answer_schema(n_options: int) -> dict[str, Any]:
+    """JSON schema of an answer: an explanation first, then the number of an option, nothing else."""
+    return {
+        "type": "object",
+        "properties": {
+            "explanation": {"type": "string", "maxLength": EXPLANATION_LENGTH},
+            "answer": {"type": "integer", "minimum": 1, "maximum": n_options},
+        },
+        "required": ["explanation", "answer"],
+        "additionalProperties": False,
+    }
+
+
+def digest() -> str:
+    """SHA-256 over all that turns a question into a request: templates, answer schema, how data is kept data."""
+    templates = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in (QUESTION, CAPTION)}
+    patterns = [pattern.pattern for pattern in (OPENING, HEADING, HASHES, CONTROL)]
+    return manifests.digest({"templates": templates, "schema": answer_schema(2), "patterns": patterns})
+
+
+def _lines(text: str) -> list[str]:
+    """A text's lines, blank ones dropped, with nothing in them that opens a section or ends the message."""
+    lines = (_without_heading(line.strip()) for line in text.splitlines())
+    return [CONTROL.sub(lambda bracket: f"{bracket[0]} ", line) for line in lines if line]
+
+
+def _without_heading(line: str) -> str:
+    opening = OPENING.match(line)
+    if opening is None or not HEADING.search(f"{opening[0]}\n" if opening[0] == line else opening[0]):
+        return line
+    return (HASHES.sub("", opening[0]) + line[opening.end() :]).strip()
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(values).rstrip("\n")
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - prompts are text, not HTML
+    )
