@@ -1,0 +1,1 @@
+"""The benchmark: settings, runner, scoring, statistics, report."""

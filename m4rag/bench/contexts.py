@@ -1,0 +1,166 @@
+"""What is put before the model in each setting: nothing, the gold passage, or what retrieval found.
+
+Settings (M4-RAG, section "settings"; the query is what is searched):
+
+    text_only              no image, no context: the baseline that shows what the question alone gives away
+    no_rag                 image, no context
+    oracle                 the gold documents themselves
+    oracle_query           search with question + gold text: the ceiling of text retrieval
+    caption_query          search with question + the model's own caption of the image
+    multimodal:<encoder>   search with question + image in a multimodal encoder's space
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from m4rag.bench.runs import Context, Passage
+from m4rag.errors import BadData, UsageError
+from m4rag.schema import Document, Question
+
+if TYPE_CHECKING:
+    from m4rag.encoders import Query
+    from m4rag.index.search import Hit
+
+TEXT_ONLY = "text_only"
+NO_RAG = "no_rag"
+ORACLE = "oracle"
+ORACLE_QUERY = "oracle_query"
+CAPTION_QUERY = "caption_query"
+MULTIMODAL = "multimodal:"
+
+CONTEXT_LANGUAGE = "en"
+"""Gold documents are shown in English, as in M4-RAG's baseline condition."""
+
+Search = Callable[[Sequence["Query"]], list[list["Hit"]]]
+
+
+def check_setting(setting: str) -> str:
+    """A known setting, as it was given.
+
+    Raises:
+        UsageError: It is not one; lists those that are.
+    """
+    if setting in (TEXT_ONLY, NO_RAG, ORACLE, ORACLE_QUERY, CAPTION_QUERY):
+        return setting
+    if setting.startswith(MULTIMODAL) and len(setting) > len(MULTIMODAL):
+        return setting
+    raise UsageError(
+        f"unknown setting {setting!r}",
+        remedy="Known: no_rag, oracle, oracle_query, caption_query, multimodal:<encoder>, text_only.",
+    )
+
+
+def retrieves(setting: str) -> bool:
+    """Whether the setting searches an index."""
+    return setting in (ORACLE_QUERY, CAPTION_QUERY) or setting.startswith(MULTIMODAL)
+
+
+def needs_gold(setting: str) -> bool:
+    """Whether the setting reads the gold documents."""
+    return setting in (ORACLE, ORACLE_QUERY)
+
+
+def has_context(setting: str) -> bool:
+    """Whether the prompt holds passages."""
+    return setting not in (TEXT_ONLY, NO_RAG)
+
+
+def gold_documents(questions: Iterable[Question], documents: Iterable[Document]) -> dict[str, Document]:
+    """The gold document of every gold id that the questions name.
+
+    An id names a document outright or, in a corpus with parallel documents, leaves the language out; then the
+    English one is taken.
+
+    Raises:
+        BadData: A question has no gold document in this corpus.
+    """
+    wanted = {gold for question in questions for gold in question.gold}
+    found: dict[str, Document] = {}
+    for document in documents:
+        for gold in (document.document_id, document.document_id.removesuffix(f":{CONTEXT_LANGUAGE}")):
+            if gold in wanted:
+                found[gold] = document
+    missing = sorted(wanted - found.keys())
+    if missing:
+        raise BadData(
+            f"{len(missing)} gold documents are not in the corpus, first {missing[0]!r}",
+            remedy="Ingest the corpus that belongs to this dataset, or leave out oracle and oracle_query.",
+        )
+    return found
+
+
+def oracle_contexts(questions: Sequence[Question], gold: Mapping[str, Document]) -> list[Context]:
+    """The gold documents of each question as its context.
+
+    Raises:
+        BadData: A question names no gold document.
+    """
+    contexts = []
+    for question in questions:
+        if not question.gold:
+            raise BadData("names no gold document", where=question.question_id, remedy="Leave out the oracle settings.")
+        passages = tuple(_passage(gold[name], gold[name].document_id) for name in question.gold)
+        contexts.append(
+            Context(question_id=question.question_id, query="", passages=passages, scores=(1.0,) * len(passages))
+        )
+    return contexts
+
+
+def queries(
+    setting: str, questions: Sequence[Question], gold: Mapping[str, Document], captions: Mapping[str, str]
+) -> list[Query]:
+    """The search query of each question in a retrieving setting.
+
+    Args:
+        setting: One that `retrieves`.
+        questions: The questions.
+        gold: Gold id to document, for `oracle_query`.
+        captions: Image to caption, for `caption_query`.
+
+    Raises:
+        UsageError: The setting needs an image that a question does not have.
+    """
+    from m4rag.encoders import Query
+
+    made = []
+    for question in questions:
+        if setting == ORACLE_QUERY:
+            texts = [question.question, *(gold[name].text for name in question.gold)]
+            made.append(Query(text="\n".join(texts), image=None))
+            continue
+        if question.image is None:
+            raise UsageError(f"{setting} needs an image", where=question.question_id)
+        if setting == CAPTION_QUERY:
+            made.append(Query(text=f"{question.question}\n{captions[question.image]}", image=None))
+        else:
+            made.append(Query(text=question.question, image=question.image))
+    return made
+
+
+def retrieved_contexts(questions: Sequence[Question], asked: Sequence[Query], search: Search) -> list[Context]:
+    """Search all queries at once and keep, for each question, what came back, best first."""
+    contexts = []
+    for question, query, hits in zip(questions, asked, search(asked), strict=True):
+        contexts.append(
+            Context(
+                question_id=question.question_id,
+                query=query.text,
+                passages=tuple(_passage(hit, hit.chunk_id) for hit in hits),
+                scores=tuple(hit.score for hit in hits),
+            )
+        )
+    return contexts
+
+
+def _passage(found: Document | Hit, chunk_id: str) -> Passage:
+    return Passage(
+        chunk_id=chunk_id,
+        document_id=found.document_id,
+        title=found.title,
+        text=found.text,
+        language=found.language,
+        source=found.source,
+        image=found.image,
+    )

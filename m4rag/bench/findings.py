@@ -1,0 +1,117 @@
+"""What a run shows, in plain words: the headline of the report and of the MLflow page.
+
+It claims a difference only where two 95 % intervals do not overlap. That is stricter than a paired test, so the words
+for the other case are "no clear difference", never "no difference".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from m4rag.bench.contexts import CAPTION_QUERY, MULTIMODAL, NO_RAG, ORACLE, ORACLE_QUERY, TEXT_ONLY, retrieves
+from m4rag.bench.runs import RunPlan
+from m4rag.bench.scoring import Estimate, Scores, SettingScores
+
+TEXT_ONLY_LABEL = "Text-only baseline"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The headline and the sentence that supports it."""
+
+    headline: str
+    support: str
+
+
+def what_it_is(setting: str, images: str) -> str:
+    """What is put before the model in a setting, as a noun phrase.
+
+    Args:
+        setting: The setting.
+        images: `all` or `none`, as in the plan.
+    """
+    seen = "question and image" if images == "all" else "question"
+    if setting.startswith(MULTIMODAL):
+        return f"{seen}, with passages found by {setting.removeprefix(MULTIMODAL)} from question and image"
+    return {
+        TEXT_ONLY: "question alone: no image, no passages",
+        NO_RAG: f"{seen}, no passages",
+        ORACLE: f"{seen}, with the gold document itself",
+        ORACLE_QUERY: f"{seen}, with passages found by question and gold text: the ceiling of text retrieval",
+        CAPTION_QUERY: f"{seen}, with passages found by question and the model's own caption",
+    }[setting]
+
+
+def finding(plan: RunPlan, scores: Scores) -> Finding:
+    """Whether retrieval helped, as far as the intervals allow to say."""
+    if plan.model.note is not None:
+        return Finding(
+            "These numbers say nothing about a model's quality",
+            "Every part of the benchmark ran, and the warning says why nothing can be concluded from the result.",
+        )
+    found = _retrieval(scores)
+    if plan.images == "none":
+        return Finding(f"{TEXT_ONLY_LABEL}: {found.headline[0].lower()}{found.headline[1:]}", found.support)
+    return found
+
+
+def _retrieval(scores: Scores) -> Finding:
+    by_name = {setting.setting: setting for setting in scores.settings}
+    searching = [setting for setting in scores.settings if retrieves(setting.setting)]
+    best = max(scores.settings, key=lambda setting: setting.accuracy.value)
+    if NO_RAG not in by_name or not searching:
+        return Finding(
+            f"{_percent(best.accuracy)} of the answers are right in {best.setting}",
+            "This run does not compare retrieval with no retrieval"
+            f" ({'no_rag is' if NO_RAG not in by_name else 'a setting that searches is'} missing).",
+        )
+    without = by_name[NO_RAG].accuracy
+    best = max(searching, key=lambda setting: setting.accuracy.value)
+    change = best.accuracy.value - without.value
+    support = (
+        f"{_percent(best.accuracy)} right with {best.setting} ({_interval(best)}) against {_percent(without)} without "
+        f"retrieval ({_interval(by_name[NO_RAG])}), a difference of {change:+.1f} points."
+    )
+    if best.accuracy.low > without.high:
+        return Finding("Retrieval helps this model", support)
+    if best.accuracy.high < without.low:
+        return Finding("Retrieval hurts this model", support)
+    return Finding(
+        "Retrieval makes no clear difference for this model",
+        f"{support} The 95 % intervals overlap: these questions are too few or the effect too small to tell.",
+    )
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{estimate.value:.1f} %"
+
+
+def _interval(setting: SettingScores) -> str:
+    return f"{setting.accuracy.low:.1f} to {setting.accuracy.high:.1f}"
+
+
+def describe(plan: RunPlan, scores: Scores) -> str:
+    """The run in Markdown, for the page that MLflow shows."""
+    found = finding(plan, scores)
+    rows = [
+        f"| {setting.setting} | {setting.accuracy.value:.2f} | {setting.accuracy.low:.2f} to "
+        f"{setting.accuracy.high:.2f} | {setting.macro.value:.2f} | {sum(setting.invalid.values())} |"
+        for setting in scores.settings
+    ]
+    rows += [
+        f"| baseline: {name} | {estimate.value:.2f} | | | |" for name, estimate in scores.baselines.items() if estimate
+    ]
+    return "\n".join(
+        [
+            f"**{found.headline}.** {found.support}",
+            "",
+            *([f"**Warning:** {plan.model.note}", ""] if plan.model.note is not None else []),
+            f"{scores.questions} questions of {plan.dataset}, model {plan.model.name}.",
+            "",
+            "| setting | accuracy % | 95 % interval | macro % | invalid |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            "The whole report is the artifact `report.html`; every row is under `tables/`.",
+        ]
+    )

@@ -1,0 +1,288 @@
+"""The report of one run: a single HTML file that needs no network, no JavaScript and no other file.
+
+Plots are SVG inside the page, drawn by the template in percent of their width: they scale from a phone to a wall
+without scaling their text, follow the reader's light or dark theme, and leave the shaping of every script to the
+browser. Everything that a user, a model or a corpus wrote is escaped, and a content security policy forbids the page
+to load or run anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m4rag.bench.contexts import TEXT_ONLY
+from m4rag.bench.examples import Example, choose_examples
+from m4rag.bench.findings import TEXT_ONLY_LABEL, finding, what_it_is
+from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, read_scores, shown_passages
+from m4rag.bench.pictures import Picture, embed
+from m4rag.bench.runs import RunPlan
+from m4rag.bench.scoring import Estimate, Scores, SettingScores
+from m4rag.datasets import DATASETS
+from m4rag.languages import SCRIPTS, lookup
+from m4rag.manifests import MANIFEST, Manifest, digest, write_atomic
+from m4rag.schema import Question
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from jinja2 import Environment
+
+REPORT = "report.html"
+TEMPLATES = Path(__file__).parent / "templates"
+
+JOSHI = {
+    "0": "left behind: almost no data in any form",
+    "1": "scraping by: some unlabelled text",
+    "2": "hopeful: a little labelled data",
+    "3": "rising: much text, little labelled data",
+    "4": "underdog: much text, less labelled data than the top",
+    "5": "winner: rich in text and labelled data",
+}
+DIMENSIONS = {
+    "joshi": "Joshi resource class",
+    "script": "Script",
+    "category": "Category",
+    "prompt_type": "Kind of question",
+    "variety": "Variety",
+}
+ENDONYMS = {"arz": "مصرى", "nan": "闽南语"}
+"""Names that CLDR, where all others come from, does not have."""
+
+
+@dataclass(frozen=True)
+class Tongue:
+    """A language as a page needs it: `lang` and `dir` attributes, its own name for itself and the English one."""
+
+    tag: str
+    direction: str
+    endonym: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """One setting: `mark` numbers its colour and shape on the page."""
+
+    mark: int
+    what: str
+    scores: SettingScores
+    gold_shown: float | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot or table: a label, one estimate a setting (None where the setting lacks it)."""
+
+    label: str
+    tongue: Tongue | None
+    cells: tuple[Estimate | None, ...]
+
+    @property
+    def n(self) -> int:
+        """Questions behind it."""
+        return max((cell.n for cell in self.cells if cell is not None), default=0)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A row of the table that no model's skill explains."""
+
+    name: str
+    what: str
+    estimate: Estimate | None
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` into a finished, scored run folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        BadData: The folder holds no complete, scored run.
+    """
+    plan = RunPlan.read(run_folder)
+    scores = read_scores(run_folder)
+    path = run_folder / REPORT
+    write_atomic(path, _render(_view(run_folder, plan, scores)).encode())
+    return path
+
+
+def current_report(run_folder: Path) -> Path:
+    """The run's report, written only if there is none of these very scores.
+
+    A step that runs elsewhere than the benchmark did may not have the pictures; it keeps the report that has them.
+
+    Raises:
+        BadData: The folder holds no complete, scored run.
+    """
+    path = run_folder / REPORT
+    if path.exists() and f'content="{_seal(run_folder)}"'.encode() in path.read_bytes():
+        return path
+    return write_report(run_folder)
+
+
+def _seal(folder: Path) -> str:
+    """Digest of what a report is made from."""
+    return digest([RunPlan.read(folder).digest, read_scores(folder).model_dump(mode="json")])
+
+
+def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
+    """Everything the template shows."""
+    questions = read_folder_table(folder / "questions", Question)
+    answers = answers_by_setting(folder, plan, questions)
+    passages = shown_passages(folder, answers.values())
+    examples = choose_examples(questions, answers, passages, _script)
+    columns = [
+        Column(
+            number,
+            what_it_is(setting.setting, plan.images),
+            setting,
+            _share(answers[setting.setting], questions, passages),
+        )
+        for number, setting in enumerate(scores.settings)
+    ]
+    finished = datetime.fromtimestamp((folder / "answers" / MANIFEST).stat().st_mtime, UTC)
+    return {
+        "plan": plan,
+        "scores": scores,
+        "finding": finding(plan, scores),
+        "text_only": plan.images == "none",
+        "text_only_label": TEXT_ONLY_LABEL,
+        "columns": columns,
+        "marks": {column.scores.setting: column.mark for column in columns},
+        "baselines": _baselines(scores),
+        "chance": scores.baselines["random"],
+        "languages": _languages(scores),
+        "breakdowns": _breakdowns(scores),
+        "examples": examples,
+        "pictures": {example.question.image: _picture(example) for example in examples if example.question.image},
+        "tongues": _tongues(questions, examples),
+        "corpora": _corpora(passages),
+        "dataset": DATASETS.get(plan.dataset),
+        "counts": _counts(questions),
+        "finished": finished,
+        "version": Manifest.read(folder / "answers").package,
+        "seal": _seal(folder),
+    }
+
+
+def _share(answers: pa.Table, questions: pa.Table, passages: pa.Table) -> float | None:
+    flags = gold_shown(answers, questions, passages)
+    return None if flags is None else 100 * sum(flags) / len(flags)
+
+
+def _baselines(scores: Scores) -> list[Baseline]:
+    return [
+        Baseline("random", "an option drawn by lot", scores.baselines["random"]),
+        Baseline("majority", "always the position that is right most often", scores.baselines["majority"]),
+        Baseline("text-only", what_it_is(TEXT_ONLY, "none"), scores.baselines["text_only"]),
+    ]
+
+
+def _languages(scores: Scores) -> list[tuple[str, str, list[Line]]]:
+    """(Joshi class, what it means, lines by English name), low-resource classes first."""
+    groups: dict[str, list[Line]] = defaultdict(list)
+    for code in _keys(scores.settings, "language"):
+        spoken = tongue(code)
+        line = Line(spoken.name, spoken, _cells(scores.settings, "language", code))
+        groups[str(lookup(code).language.joshi)].append(line)
+    return [(joshi, JOSHI[joshi], sorted(groups[joshi], key=lambda line: line.label)) for joshi in sorted(groups)]
+
+
+def _breakdowns(scores: Scores) -> list[tuple[str, list[Line]]]:
+    """(Title, lines) of every dimension that divides the questions at all."""
+    shown = []
+    for dimension, title in DIMENSIONS.items():
+        keys = _keys(scores.settings, dimension)
+        if len(keys) > 1:
+            lines = [Line(_label(dimension, key), None, _cells(scores.settings, dimension, key)) for key in keys]
+            shown.append((title, lines))
+    return shown
+
+
+def _keys(settings: Iterable[SettingScores], dimension: str) -> list[str]:
+    return sorted({key for setting in settings for key in setting.breakdowns[dimension]})
+
+
+def _cells(settings: Iterable[SettingScores], dimension: str, key: str) -> tuple[Estimate | None, ...]:
+    return tuple(setting.breakdowns[dimension].get(key) for setting in settings)
+
+
+def _label(dimension: str, key: str) -> str:
+    if dimension == "joshi":
+        return f"{key} · {JOSHI[key].partition(':')[0]}"
+    if dimension == "script":
+        return SCRIPTS.get(key, key)
+    if dimension == "variety":
+        return f"{lookup(key).name} · {key}"
+    return key or "(none)"
+
+
+def _counts(questions: pa.Table) -> dict[str, int]:
+    codes = set(questions["language"].to_pylist())
+    return {
+        "languages": len({lookup(code).language.code for code in codes}),
+        "varieties": len(codes),
+        "scripts": len({_script(code) for code in codes}),
+        "pictures": len(set(questions["image"].to_pylist()) - {None}),
+    }
+
+
+def _corpora(passages: pa.Table) -> list[tuple[str, int, int]]:
+    """(source, passages shown, languages) of every corpus that passages came from."""
+    sources = Counter(passages["source"].to_pylist())
+    pairs = set(zip(passages["source"].to_pylist(), passages["language"].to_pylist(), strict=True))
+    return [(source, count, sum(name == source for name, _ in pairs)) for source, count in sorted(sources.items())]
+
+
+def _picture(example: Example) -> Picture:
+    return embed(example.question.image or "")
+
+
+def _tongues(questions: pa.Table, examples: Sequence[Example]) -> dict[str, Tongue]:
+    codes = set(questions["language"].to_pylist())
+    codes |= {hit.passage.language for example in examples for hits in example.passages.values() for hit in hits}
+    return {code: tongue(code) for code in codes}
+
+
+def tongue(code: str) -> Tongue:
+    """A language or variety code as a page needs it; the tag is BCP 47, with a script where browsers need it."""
+    import langcodes
+
+    variety = lookup(code)
+    language = variety.language
+    tag = langcodes.Language.make(language=language.code, script=variety.script).simplify_script().to_tag()
+    endonym = ENDONYMS.get(language.code) or langcodes.Language.get(language.code).autonym()
+    return Tongue(tag, variety.direction, endonym, language.name)
+
+
+def _script(code: str) -> str:
+    return lookup(code).script
+
+
+def _render(view: dict[str, Any]) -> str:
+    css = (TEMPLATES / "report.css").read_text()
+    seal = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return _environment().get_template("report.html.jinja").render(view, css=css, css_sha256=seal)
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = lambda value: f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    environment.filters["percent"] = lambda value: f"{value:.1f}"
+    return environment

@@ -1,0 +1,277 @@
+"""Ask a model every question in every setting, resumably.
+
+The stages each write a folder of the run (see `m4rag.bench.runs`) and are skipped or continued by manifest:
+questions, captions, contexts, answers. Only captions and answers call the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from m4rag.bench.answers import AnswerLog, Key
+from m4rag.bench.contexts import (
+    CAPTION_QUERY,
+    CONTEXT_LANGUAGE,
+    ORACLE,
+    TEXT_ONLY,
+    Search,
+    has_context,
+    oracle_contexts,
+    queries,
+    retrieved_contexts,
+    retrieves,
+)
+from m4rag.bench.runs import Caption, Context, Passage, RunPlan
+from m4rag.errors import M4ragError
+from m4rag.manifests import MANIFEST, Manifest
+from m4rag.schema import Answer, Document, Question, Retrieved, Status
+from m4rag.shards import map_folder, read_folder, write_folder
+
+if TYPE_CHECKING:
+    from m4rag.vlm.client import VlmClient
+
+Item = TypeVar("Item")
+
+CAPTION_TOKENS = 64
+CAPTION = "caption"
+
+Report = Callable[[int], None]
+"""Called with the number of units just finished."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question in one setting, with what is put before the model."""
+
+    setting: str
+    question: Question
+    context: Context | None
+
+
+def prepare(folder: Path, plan: RunPlan, questions: Sequence[Question]) -> None:
+    """Write the plan and the questions; a folder that holds them already is left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_folder(folder / "questions", Question, questions, _made_by("questions", plan))
+    plan.write(folder)
+
+
+def write_contexts(
+    folder: Path,
+    plan: RunPlan,
+    *,
+    gold: Mapping[str, Document],
+    searches: Mapping[str, Search],
+    progress: Report,
+) -> None:
+    """Make the context of every question in every setting that has one, then the table of passages shown.
+
+    Args:
+        folder: The run folder, with its questions (and captions, for `caption_query`).
+        plan: The run.
+        gold: Gold id to document.
+        searches: Setting to search function, for the settings that retrieve.
+        progress: Called with finished questions.
+    """
+    captions = read_captions(folder) if CAPTION_QUERY in plan.settings else {}
+    for setting in filter(has_context, plan.settings):
+
+        def contexts(questions: list[Question], setting: str = setting) -> list[Context]:
+            if not retrieves(setting):
+                return oracle_contexts(questions, gold)
+            asked = queries(setting, questions, gold, captions)
+            return retrieved_contexts(questions, asked, searches[setting])
+
+        map_folder(
+            folder / "questions",
+            Question,
+            folder / "contexts" / setting,
+            Context,
+            contexts,
+            _made_by("contexts", plan, setting=setting),
+            progress=progress,
+        )
+    write_folder(folder / "passages", Passage, _passages(folder, plan), _made_by("passages", plan))
+
+
+def _passages(folder: Path, plan: RunPlan) -> Iterator[Passage]:
+    seen: set[str] = set()
+    for setting in filter(has_context, plan.settings):
+        for context in read_folder(folder / "contexts" / setting, Context):
+            for passage in context.passages:
+                if passage.chunk_id not in seen:
+                    seen.add(passage.chunk_id)
+                    yield passage
+
+
+async def write_captions(folder: Path, plan: RunPlan, client: VlmClient, progress: Report) -> None:
+    """Caption every distinct image once; images captioned before a kill are not captioned again."""
+    from m4rag.vlm.images import read_image
+    from m4rag.vlm.prompts import render_caption
+
+    if (folder / "captions" / MANIFEST).exists():
+        return
+    images = sorted({question.image for question in read_folder(folder / "questions", Question) if question.image})
+    log = AnswerLog(folder / "captions-log")
+    prompt = render_caption()
+
+    async def caption(image: str) -> Answer:
+        completion = await client.generate(prompt, image=read_image(image), schema=None, max_tokens=CAPTION_TOKENS)
+        return Answer(
+            question_id=image, setting=CAPTION, model=plan.model.name, status=Status.OK, raw=completion.text.strip()
+        )
+
+    done = {key[1] for key in log.read()}
+    await _work((image for image in images if image not in done), caption, log, client.concurrency, progress)
+    made = log.read()
+    rows = [Caption(image=image, text=made[CAPTION, image].raw) for image in images]
+    write_folder(folder / "captions", Caption, rows, _made_by("captions", plan))
+    shutil.rmtree(log.folder)
+
+
+def read_captions(folder: Path) -> dict[str, str]:
+    """Image to caption."""
+    return {caption.image: caption.text for caption in read_folder(folder / "captions", Caption)}
+
+
+async def answer(folder: Path, plan: RunPlan, client: VlmClient, progress: Report) -> Manifest:
+    """Put every question that has no answer yet to the model.
+
+    Returns:
+        The manifest of the complete answers.
+
+    Raises:
+        Unavailable: The server is gone; what was answered is kept and the next call continues.
+    """
+    log = AnswerLog(folder / "answers")
+    done = log.read().keys()
+
+    async def ask(task: Task) -> Answer:
+        return await _ask(task, plan, client)
+
+    await _work(
+        (task for task in tasks(folder, plan) if _key(task) not in done), ask, log, client.concurrency, progress
+    )
+    order = [_key(task) for task in tasks(folder, plan)]
+    return log.finish(order, _made_by("answers", plan))
+
+
+def tasks(folder: Path, plan: RunPlan) -> Iterator[Task]:
+    """Every (setting, question) of the run in the order of the tables, one shard in memory at a time."""
+    for setting in plan.settings:
+        questions = read_folder(folder / "questions", Question)
+        if has_context(setting):
+            contexts = read_folder(folder / "contexts" / setting, Context)
+            for question, context in zip(questions, contexts, strict=True):
+                yield Task(setting, question, context)
+        else:
+            for question in questions:
+                yield Task(setting, question, None)
+
+
+def answered(folder: Path) -> int:
+    """How many answers the run folder already holds."""
+    return len(AnswerLog(folder / "answers").read())
+
+
+async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
+    from m4rag.vlm.client import RequestRefused
+    from m4rag.vlm.images import read_image
+    from m4rag.vlm.parsing import parse
+    from m4rag.vlm.prompts import answer_schema, render_question
+
+    question = task.question
+    passages = task.context.passages if task.context else ()
+    with_image = plan.images == "all" and task.setting != TEXT_ONLY and question.image is not None
+    common = {
+        "question_id": question.question_id,
+        "setting": task.setting,
+        "model": plan.model.name,
+        "prompt_language": plan.prompt_language,
+        "context_language": _context_language(task),
+        "retrieved": tuple(
+            Retrieved(chunk_id=passage.chunk_id, score=score)
+            for passage, score in zip(passages, task.context.scores if task.context else (), strict=True)
+        ),
+    }
+    prompt = render_question(question.question, question.options, [passage.text for passage in passages])
+    try:
+        completion = await client.generate(
+            prompt,
+            image=read_image(question.image) if with_image and question.image else None,
+            schema=answer_schema(len(question.options)),
+            max_tokens=plan.decoding["max_tokens"],
+            temperature=plan.decoding["temperature"],
+            seed=plan.decoding["seed"],
+        )
+    except RequestRefused as error:
+        # The server is well but will not take this request (context too long): the question stays, as an error.
+        return Answer(**common, status=Status.ERROR, raw=str(error))
+    parsed = parse(completion.text, len(question.options), completion.finish_reason)
+    return Answer(
+        **common,
+        choice=parsed.choice,
+        status=parsed.status,
+        raw=completion.text,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        latency_ms=completion.latency_ms,
+    )
+
+
+def _context_language(task: Task) -> str:
+    if not has_context(task.setting):
+        return ""
+    return CONTEXT_LANGUAGE if task.setting == ORACLE else "mixed"
+
+
+async def _work(
+    items: Iterator[Item],
+    ask: Callable[[Item], Awaitable[Answer]],
+    log: AnswerLog,
+    concurrency: int,
+    progress: Report,
+) -> None:
+    """Run `ask` over the items with bounded concurrency; every result is on the disk before it is reported."""
+    results: asyncio.Queue[Answer | None] = asyncio.Queue()
+
+    async def worker() -> None:
+        for item in items:
+            if writing.done():  # the disk is full: ask for nothing that can't be kept
+                return
+            await results.put(await ask(item))
+
+    async def writer() -> None:
+        ended = False
+        while not ended:
+            batch = [await results.get()]
+            while not results.empty():
+                batch.append(results.get_nowait())
+            ended = batch[-1] is None
+            answers = [answer for answer in batch if answer is not None]
+            await asyncio.to_thread(log.append, answers)
+            progress(len(answers))
+
+    with log:
+        writing = asyncio.create_task(writer())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(worker())
+        except* M4ragError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await results.put(None)
+            await writing
+
+
+def _key(task: Task) -> Key:
+    return (task.setting, task.question.question_id)
+
+
+def _made_by(kind: str, plan: RunPlan, **config: str) -> Manifest:
+    return Manifest(kind=kind, command="bench run", config={"run": plan.digest, **config})

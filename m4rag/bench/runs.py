@@ -1,0 +1,153 @@
+"""A benchmark run on disk: what was asked for, what came out.
+
+<run folder>/
+  plan.json                    RunPlan: everything that determines the answers
+  questions/                   Question rows with a manifest
+  captions/                    Caption rows (only for caption_query)
+  passages/                    Passage rows: every passage that was shown to the model, once
+  answers/                     Answer rows; written while running, manifest when complete
+  scores.json                  m4rag.bench.scoring.Scores
+  report.html                  the self-contained report
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from m4rag.errors import BadData
+from m4rag.manifests import digest, write_atomic
+from m4rag.schema import Row
+
+PLAN = "plan.json"
+
+
+class Passage(Row):
+    """A passage as the report shows it."""
+
+    chunk_id: str
+    document_id: str
+    title: str
+    text: str
+    language: str
+    source: str
+    image: str | None = None
+
+
+class Context(Row):
+    """What retrieval (or the oracle) gave for one question in one setting.
+
+    Attributes:
+        question_id: The question.
+        query: The query text that was searched, "" for the oracle.
+        passages: Passages best first.
+        scores: Their scores, same order and length.
+    """
+
+    question_id: str
+    query: str
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+
+class Caption(Row):
+    """One image's caption, made once and used as the query of `caption_query`."""
+
+    image: str
+    text: str
+
+
+class ModelIdentity(BaseModel):
+    """Which model answered, as far as its server tells.
+
+    Attributes:
+        name: Served model name.
+        engine: Server and version, e.g. `vllm 0.32.0`.
+        root: What the server loaded (checkpoint folder name or hub id).
+        weights_digest: SHA-256 over the checkpoint's weights where they are readable from here, else None.
+        max_model_len: Context window in tokens.
+        note: A warning that must stand beside every number (e.g. random weights), None if there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    engine: str
+    root: str
+    weights_digest: str | None = None
+    max_model_len: int | None = None
+    note: str | None = None
+
+
+class IndexIdentity(BaseModel):
+    """Which index the passages came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    collection: str
+    digest: str
+    encoder: str
+    channel: str
+
+
+class RunPlan(BaseModel):
+    """Everything that determines the answers; its digest names the run, so the same command resumes it.
+
+    Attributes:
+        dataset: Dataset name.
+        questions_digest: Digest of the questions asked, after any limit.
+        n_questions: Their number.
+        settings: Settings in the order of the tables.
+        images: `all` sends each question's image, `none` sends no image: the text-only baseline.
+        model: The model's identity.
+        prompts_digest: Digest of the prompt templates.
+        decoding: Temperature, maximum tokens, seed, constrained or not.
+        k: Passages shown to the model.
+        indexes: Setting to index identity, for the settings that retrieve.
+        prompt_language: Language of the instructions.
+        command: The command line that repeats this run.
+        inputs: Name to sha256 of the files read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    questions_digest: str
+    n_questions: int
+    settings: tuple[str, ...]
+    images: str
+    model: ModelIdentity
+    prompts_digest: str
+    decoding: dict[str, Any]
+    k: int
+    indexes: dict[str, IndexIdentity] = Field(default_factory=dict)
+    prompt_language: str = "en"
+    command: str = ""
+    inputs: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that determines the answers (not of the command line that was typed)."""
+        return digest(self.model_dump(mode="json", exclude={"command"}))
+
+    @classmethod
+    def read(cls, folder: Path) -> RunPlan:
+        """Read a run folder's plan.
+
+        Raises:
+            BadData: The folder holds no readable run.
+        """
+        try:
+            return cls.model_validate_json((folder / PLAN).read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadData(
+                "not a benchmark run", where=str(folder), remedy="Name a folder that `m4rag bench run` made."
+            ) from None
+        except ValidationError as error:
+            raise BadData(f"damaged plan ({error.error_count()} errors)", where=str(folder / PLAN)) from None
+
+    def write(self, folder: Path) -> None:
+        """Write the plan, atomically."""
+        write_atomic(folder / PLAN, self.model_dump_json(indent=2).encode() + b"\n")

@@ -1,0 +1,213 @@
+"""Intervals for benchmark scores: a bootstrap that resamples images, and Wilson's interval for rates.
+
+Questions about one image are not independent (a WorldCuisines image is asked about in 30 varieties), so what is drawn
+with replacement is the image, with all its questions. Every cell of a breakdown is computed from the same draws, so
+means over cells and differences between cells are resampled consistently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RESAMPLES = 2000
+LEVEL = 0.95
+Z = 1.959963984540054
+"""Standard normal quantile of the 95 % level."""
+
+CHUNK_DRAWS = 2_000_000
+"""Image draws held in memory at once (three arrays of 16 MB)."""
+
+
+class Estimate(BaseModel):
+    """A percentage with its 95 % interval.
+
+    Attributes:
+        value: Percent.
+        low: Lower end in percent.
+        high: Upper end in percent.
+        n: Questions it is over.
+        groups: Images they are about.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float
+    low: float
+    high: float
+    n: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A breakdown of the rows into cells.
+
+    Attributes:
+        labels: Name of each cell.
+        codes: For each row the position of its cell in `labels`, shape (rows,).
+    """
+
+    labels: tuple[str, ...]
+    codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Right answers and questions of every image in every cell of a partition.
+
+    Attributes:
+        labels: Name of each cell.
+        right: Sum of the values, shape (images, cells).
+        rows: Number of rows, same shape.
+    """
+
+    labels: tuple[str, ...]
+    right: np.ndarray
+    rows: np.ndarray
+
+    def means(self) -> np.ndarray:
+        """Mean of each cell, shape (cells,); NaN for a cell without rows."""
+        return _ratio(self.right.sum(axis=0), self.rows.sum(axis=0))
+
+    def estimates(self, draws: np.ndarray) -> dict[str, Estimate]:
+        """Estimate of each cell that has rows, in percent.
+
+        Args:
+            draws: Means of each cell in each resample, shape (resamples, cells).
+        """
+        values, rows, groups = self.means(), self.rows.sum(axis=0), (self.rows > 0).sum(axis=0)
+        return {
+            label: estimate(values[cell], draws[:, cell], int(rows[cell]), int(groups[cell]))
+            for cell, label in enumerate(self.labels)
+            if rows[cell]
+        }
+
+
+def partition(names: np.ndarray | list[str]) -> Partition:
+    """Cells by the distinct names of the rows, in sorted order."""
+    import numpy as np
+
+    labels, codes = np.unique(np.asarray(names, dtype=object).astype(str), return_inverse=True)
+    return Partition(tuple(str(label) for label in labels), codes)
+
+
+def group_sums(values: np.ndarray, groups: np.ndarray, cells: Partition) -> Sums:
+    """Add up the rows of every image in every cell.
+
+    Args:
+        values: What is averaged (1 right, 0 wrong), shape (rows,).
+        groups: Image of each row as a number from 0, shape (rows,).
+        cells: The breakdown.
+    """
+    import numpy as np
+
+    shape = (int(groups.max()) + 1, len(cells.labels))
+    flat = groups.astype(np.int64) * shape[1] + cells.codes
+    right = np.bincount(flat, weights=values, minlength=shape[0] * shape[1]).reshape(shape)
+    rows = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
+    return Sums(cells.labels, right, rows)
+
+
+def resampled_means(
+    sums: Mapping[str, Sums], *, resamples: int = RESAMPLES, seed: int = 0, chunk_draws: int = CHUNK_DRAWS
+) -> dict[str, np.ndarray]:
+    """Draw as many images as there are, with replacement, again and again, and average every cell each time.
+
+    Args:
+        sums: Breakdown name to sums; all over the same images.
+        resamples: How often.
+        seed: Seed of the draws; the same seed gives the same draws for every breakdown and every setting.
+        chunk_draws: Bounds the memory; does not change the result.
+
+    Returns:
+        Breakdown name to means, shape (resamples, cells); NaN where a cell has no row in a resample.
+    """
+    import numpy as np
+
+    right = np.concatenate([part.right for part in sums.values()], axis=1)
+    rows = np.concatenate([part.rows for part in sums.values()], axis=1).astype(float)
+    images = len(right)
+    random = np.random.default_rng(seed)
+    means = np.empty((resamples, right.shape[1]))
+    step = max(1, chunk_draws // images)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        drawn = random.integers(0, images, size=(count, images)) + images * np.arange(count)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).astype(float)
+        means[start : start + count] = _ratio(weights @ right, weights @ rows)
+    ends = np.cumsum([part.right.shape[1] for part in sums.values()])
+    return dict(zip(sums, np.split(means, ends[:-1], axis=1), strict=True))
+
+
+def estimate(value: float, draws: np.ndarray, n: int, groups: int) -> Estimate:
+    """A value in percent with the 2.5 and 97.5 percentiles of its draws.
+
+    Where all draws are equal (everything right, everything wrong, or one image) the bootstrap cannot tell how sure the
+    value is; then Wilson's interval stands in, as if each image were asked about once.
+
+    Args:
+        value: The mean, 0 to 1.
+        draws: The same mean in each resample, shape (resamples,); NaN is left out.
+        n: Questions.
+        groups: Images.
+    """
+    import numpy as np
+
+    finite = draws[np.isfinite(draws)]
+    if not len(finite) or finite.min() == finite.max():
+        low, high = wilson(value, groups)
+    else:
+        low, high = np.percentile(finite, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Estimate(value=100 * float(value), low=100 * float(low), high=100 * float(high), n=n, groups=groups)
+
+
+def macro(means: np.ndarray) -> np.ndarray:
+    """Mean over the cells that have rows; works on one row of means or on all resamples, shape (..., cells)."""
+    import numpy as np
+
+    present = np.isfinite(means)
+    return _ratio(np.where(present, means, 0.0).sum(axis=-1), present.sum(axis=-1))
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate.
+
+    Args:
+        share: The rate, 0 to 1.
+        n: Independent observations it comes from; 0 gives (0, 1).
+
+    Returns:
+        Lower and upper end, 0 to 1.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * (share * (1 - share) / n + Z**2 / (4 * n**2)) ** 0.5
+    # Rounding may leave the ends a hair inside a rate of exactly 0 or 1.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def wilson_estimate(count: int, n: int, groups: int) -> Estimate:
+    """A rate in percent with Wilson's interval over `n` observations."""
+    share = count / n if n else 0.0
+    low, high = wilson(share, n)
+    return Estimate(value=100 * share, low=100 * low, high=100 * high, n=n, groups=groups)
+
+
+def exact(value: float, n: int, groups: int) -> Estimate:
+    """A value in percent that is known without sampling: both ends are the value."""
+    return Estimate(value=100 * value, low=100 * value, high=100 * value, n=n, groups=groups)
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    ratio: np.ndarray = np.divide(over, under, out=np.full(np.shape(over), np.nan), where=np.asarray(under) > 0)
+    return ratio

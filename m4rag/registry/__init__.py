@@ -1,0 +1,1 @@
+"""The record: what ran, on what, with which result, in MLflow."""
