@@ -1,0 +1,5 @@
+"""See `component`."""
+
+from components.index.build.component import build_index
+
+__all__ = ["build_index"]

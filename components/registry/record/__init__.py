@@ -1,0 +1,5 @@
+"""See `component`."""
+
+from components.registry.record.component import record_run
+
+__all__ = ["record_run"]

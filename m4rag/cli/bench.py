@@ -1,0 +1,99 @@
+"""`m4rag bench`: put questions to a model, score, report, record."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from m4rag.cli.bench_report import report_command
+from m4rag.cli.bench_score import score_command
+from m4rag.cli.output import Json, emit, progress, say
+from m4rag.cli.results import show
+from m4rag.errors import UsageError
+
+app = typer.Typer(help="Measure whether retrieval helps a model.", no_args_is_help=True)
+
+
+@app.command("run")
+def run_command(
+    dataset: Annotated[str, typer.Option(help="Dataset (m4rag data list).")] = "sample",
+    items: Annotated[Path | None, typer.Option(help="File of questions, for datasets that are not shipped.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many questions, spread over varieties.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Setting to run; repeat it. Default: all but multimodal.")
+    ] = None,
+    images: Annotated[str, typer.Option(help="all, or none for the text-only baseline.")] = "all",
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus with the gold documents. Default: the dataset's own.")
+    ] = None,
+    index: Annotated[str | None, typer.Option(help="Text index to search. Default: the one of the corpus.")] = None,
+    multimodal_index: Annotated[
+        list[str] | None, typer.Option(help="ENCODER=INDEX for setting multimodal:ENCODER; repeat it.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Passages shown to the model.")] = 5,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 512,
+    vlm_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible server. Default: M4RAG_VLM_URL, else an embedded one.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Put a dataset's questions to a model in several settings; score, report and record the run.
+
+    Interrupted, it continues where it stopped when the same command is given again.
+    """
+    from m4rag.bench.benchmark import DEFAULT_SETTINGS, Request, check
+    from m4rag.bench.benchmark import run as run_benchmark
+    from m4rag.cli.record import record_run
+    from m4rag.datasets import DATASETS
+    from m4rag.settings import settings
+    from m4rag.vlm.local import served
+
+    if dataset not in DATASETS:
+        raise UsageError(f"unknown dataset {dataset!r}", remedy=f"Known: {', '.join(sorted(DATASETS))}.")
+    corpus = corpus or DATASETS[dataset].corpus
+    folder = settings().home / "corpus" / corpus / "documents"
+    request = Request(
+        dataset=dataset,
+        items=items,
+        limit=limit,
+        settings=tuple(setting or (DEFAULT_SETTINGS if images == "all" else DEFAULT_SETTINGS[1:-1])),
+        images=images,
+        documents=folder,
+        index=index or corpus,
+        multimodal=dict(_pair(text) for text in multimodal_index or []),
+        k=k,
+        max_tokens=max_tokens,
+        command=shlex.join(["m4rag", *sys.argv[1:]]),
+    )
+    check(request)
+    run = run_benchmark(request, settings(), served(settings(), vlm_url, say), progress)
+    recorded = record_run(run, settings())
+    show(run, json, recorded)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    encoder, separator, base = text.partition("=")
+    if not separator:
+        raise UsageError(f"{text!r} is not ENCODER=INDEX", where="--multimodal-index")
+    return encoder, base
+
+
+@app.command("record")
+def record_command(
+    run: Annotated[Path, typer.Argument(help="Run folder (m4rag bench run prints it).")],
+    json: Json = False,
+) -> None:
+    """Log a finished run to MLflow again, e.g. when the server was away."""
+    from m4rag.cli.record import record_run
+    from m4rag.settings import settings
+
+    recorded = record_run(run, settings())
+    emit(recorded, json, lambda console: console.print(f"MLflow  {recorded['url']}"))
+
+
+app.command("score")(score_command)
+app.command("report")(report_command)

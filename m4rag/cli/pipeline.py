@@ -1,0 +1,110 @@
+"""`m4rag pipeline`: the Kubeflow pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from m4rag.cli.output import Json, emit, say
+from m4rag.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="Compile the Kubeflow pipelines and run them on this machine.", no_args_is_help=True)
+
+
+def _need_kfp() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("kfp") is None:
+        raise Unavailable("kfp is not installed", remedy="pip install 'm4rag[pipelines]'")
+
+
+@app.command("list")
+def list_pipelines(json: Json = False) -> None:
+    """Show the pipelines and their parameters."""
+    _need_kfp()
+    from pipelines import NAMES, pipeline
+
+    rows: list[dict[str, Any]] = []
+    for name in NAMES:
+        spec = pipeline(name).component_spec
+        parameters: dict[str, object] = {key: value.default for key, value in (spec.inputs or {}).items()}
+        rows.append({"name": name, "description": spec.description or "", "parameters": parameters})
+
+    def render(console: Console) -> None:
+        from rich.table import Table
+
+        table = Table("pipeline", "what it does", "parameters", box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(str(row["name"]), str(row["description"]), ", ".join(row["parameters"]))
+        console.print(table)
+
+    emit(rows, json, render)
+
+
+@app.command("compile")
+def compile_pipelines(
+    name: Annotated[str | None, typer.Argument(help="Pipeline to compile.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Compile every pipeline.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path("compiled"),
+    json: Json = False,
+) -> None:
+    """Write pipelines as IR YAML that Kubeflow Pipelines accepts."""
+    _need_kfp()
+    from pipelines import NAMES
+    from pipelines.compiled import compile_to
+
+    if every == (name is not None):
+        raise UsageError("name one pipeline, or --all", remedy=f"There are: {', '.join(NAMES)}.")
+    written = [str(compile_to(one, output)) for one in (NAMES if every else [str(name)])]
+    emit({"written": written}, json, lambda console: console.print("\n".join(written), highlight=False))
+
+
+@app.command("run-local")
+def run_local(
+    name: Annotated[str, typer.Argument(help="Pipeline to run.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", help="Pipeline parameter as name=value; lists and numbers as JSON."),
+    ] = None,
+) -> None:
+    """Compile a pipeline and run the compiled graph on this machine, every step a process of its own.
+
+    Uses the embedded Milvus, MLflow and model unless the environment names others.
+    """
+    _need_kfp()
+    import os
+
+    from m4rag.settings import settings
+    from pipelines.compiled import compile_to, run_local
+
+    home = settings().home.resolve()
+    root = home / "pipelines" / name
+    path = compile_to(name, root)
+    arguments = dict(_parameter(text) for text in parameter or [])
+    os.environ.update(M4RAG_HOME=str(home), MLFLOW_TRACKING_URI=settings().mlflow)
+    if name != "benchmark":
+        run_local(path, arguments, root)
+        return
+    from m4rag.vlm.local import served
+
+    with served(settings(), None, say) as url:
+        os.environ["M4RAG_VLM_URL"] = url
+        run_local(path, arguments, root)
+    say(f"artifacts: {root}")
+
+
+def _parameter(text: str) -> tuple[str, object]:
+    import json
+
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise UsageError(f"{text!r} is not name=value", where="--param")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

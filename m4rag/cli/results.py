@@ -1,0 +1,71 @@
+"""A run's result on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m4rag.cli.output import emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from m4rag.bench.scoring import Estimate, Scores
+
+
+def show(run: Path, as_json: bool, recorded: dict[str, Any]) -> None:
+    """Print a run's scores and where its parts are."""
+    from m4rag.bench.joined import read_scores
+    from m4rag.bench.runs import RunPlan
+
+    scores, plan = read_scores(run), RunPlan.read(run)
+    payload = {
+        "run": str(run),
+        "report": str(run / "report.html"),
+        "mlflow": recorded,
+        "model": plan.model.model_dump(),
+        "images": plan.images,
+        "scores": scores.model_dump(mode="json", exclude={"settings": {"__all__": {"breakdowns"}}}),
+    }
+
+    def render(console: Console) -> None:
+        console.print(results_table(scores, plan.images))
+        if plan.model.note:
+            console.print(f"[yellow]{plan.model.note}[/]")
+        if plan.images == "none":
+            console.print("[yellow]Text-only baseline: no image was sent in any setting.[/]")
+        places = {"report": run / "report.html", "run": run, "MLflow": recorded["ui_command"] or recorded["url"]}
+        for name, place in places.items():
+            console.print(f"{name:8}{place}", soft_wrap=True, highlight=False, markup=False)
+
+    emit(payload, as_json, render)
+
+
+def results_table(scores: Scores, images: str) -> Any:
+    """The table of settings with the baselines as its first rows."""
+    from rich.table import Table
+
+    title = f"{scores.dataset}: {scores.questions} questions" + (", TEXT-ONLY (no images)" if images == "none" else "")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("setting", overflow="fold")
+    for column in ("accuracy %", "95 % interval", "macro %", "invalid %", "p50 ms"):
+        table.add_column(column, justify="right")
+    for name, baseline in scores.baselines.items():
+        if baseline is None:
+            table.add_row(f"[dim]baseline: {name}[/]", "[dim]not run[/]")
+        else:
+            table.add_row(f"[dim]baseline: {name}[/]", f"{baseline.value:.1f}", _interval(baseline))
+    for row in scores.settings:
+        table.add_row(
+            row.setting,
+            f"{row.accuracy.value:.1f}",
+            _interval(row.accuracy),
+            f"{row.macro.value:.1f}",
+            f"{row.invalid_rate.value:.1f}",
+            f"{row.latency_p50_ms:.0f}",
+        )
+    return table
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.1f} - {estimate.high:.1f}"
