@@ -1,0 +1,34 @@
+"""Fixtures that more than one part of the suite needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["milvus_fixtures", "vllm_fixtures"]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real WorldCuisines data (CC BY-SA 4.0, not shipped): `M4RAG_SHARED_DATA` or beside the repository."""
+    named = os.environ.get("M4RAG_SHARED_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data" / "worldcuisines"
+    if not (folder / "test_large.parquet").exists():
+        pytest.skip(f"no WorldCuisines data at {folder}: set M4RAG_SHARED_DATA to its folder")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With M4RAG_NO_SKIP=1 (CI), a test that skips has failed: everything it needs must be there."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("M4RAG_NO_SKIP") == "1":
+        report.outcome = "failed"
+    return report

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from run_folders import MARKUP, write_run
+
+from m4rag.bench.findings import finding
+from m4rag.bench.report import current_report, tongue, write_report
+from m4rag.bench.scoring import Estimate, Scores
+from m4rag.errors import BadData
+from m4rag.languages import LANGUAGES, RIGHT_TO_LEFT, lookup
+
+ARABIC = re.compile(r"[\u0600-\u06ff]")
+VOID = {"meta", "link", "img", "br"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: elements with their attributes, and texts with the direction they get."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: list[tuple[str, str, str]] = []
+        self._open: list[tuple[str, dict[str, str]]] = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = (tag, {name: value or "" for name, value in attrs})
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        direction = next((attrs["dir"] for _, attrs in reversed(self._open) if "dir" in attrs), "ltr")
+        if data.strip():
+            self.texts.append((self._open[-1][0], direction, data))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.elements if name == tag]
+
+    def heading_texts(self) -> str:
+        return " ".join(text for tag, _, text in self.texts if tag == "h1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return Page((run / "report.html").read_text())
+
+
+def test_the_page_loads_and_runs_nothing(page: Page) -> None:
+    assert page.all("script") == []
+    assert page.all("form") == []
+    for _, attrs in page.elements:
+        assert not [name for name in attrs if name.startswith("on") or name == "style"]
+        for name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert attrs.get(name, "data:").startswith("data:")
+
+
+def test_the_security_policy_allows_this_pages_style_and_pictures_only(run: Path, page: Page) -> None:
+    style = re.search(r"<style>(.*?)</style>", (run / "report.html").read_text(), re.DOTALL)
+    assert style is not None
+    seal = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = next(attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs)
+    assert policy.split("; ")[:3] == ["default-src 'none'", "img-src data:", f"style-src 'sha256-{seal}'"]
+
+
+def test_texts_of_users_models_and_corpora_never_become_markup(tmp_path: Path) -> None:
+    write_run(tmp_path, markup=MARKUP, note=f"Random weights {MARKUP}")
+    text = write_report(tmp_path).read_text()
+    hostile = Page(text)
+    assert "<script" not in text
+    assert not any("onerror" in attrs for _, attrs in hostile.elements)
+    # In the model's name, the note, a question, an option, a passage, a category and a model's answer.
+    assert text.count("&lt;script&gt;") > 50
+
+
+def test_texts_in_arabic_letters_run_from_right_to_left(page: Page) -> None:
+    arabic = [(tag, direction) for tag, direction, text in page.texts if ARABIC.search(text)]
+    assert len([tag for tag, direction in arabic if direction == "rtl"]) > 10
+    assert {direction for _, direction in arabic} == {"rtl", "auto"}
+
+
+def test_each_text_says_its_language(page: Page) -> None:
+    spoken = {attrs["lang"] for tag, attrs in page.elements if tag == "p" and "lang" in attrs}
+    assert spoken >= {"am", "ar", "hi", "ja", "si", "th"}
+
+
+def test_every_language_has_a_name_of_its_own_in_its_direction() -> None:
+    for code, language in LANGUAGES.items():
+        spoken = tongue(code)
+        assert spoken.direction == language.direction
+        assert bool(ARABIC.search(spoken.endonym)) == (language.script in RIGHT_TO_LEFT), spoken
+    assert tongue("nan").endonym == "闽南语"
+    assert tongue("zh_cn").tag == "zh-Hans"
+    assert tongue("yue").tag == "yue-Hant"
+
+
+def test_the_report_stays_small_and_shows_each_picture_once(run: Path, page: Page) -> None:
+    pictures = [attrs["src"] for attrs in page.all("img")]
+    assert len(pictures) == 12
+    assert len(set(pictures)) == 12
+    assert (run / "report.html").stat().st_size < 3_000_000
+
+
+def test_examples_come_from_many_scripts(page: Page) -> None:
+    questions = {attrs["lang"] for _, attrs in page.elements if attrs.get("class") == "question native"}
+    assert len({lookup(tag.partition("-")[0]).script for tag in questions}) >= 9
+
+
+def test_the_same_run_gives_the_same_report(run: Path) -> None:
+    before = (run / "report.html").read_bytes()
+    assert write_report(run).read_bytes() == before
+
+
+def test_an_ordinary_run_carries_no_warning(page: Page) -> None:
+    assert page.all("aside") == []
+    assert "Retrieval" in page.heading_texts()
+
+
+def test_a_note_about_the_model_replaces_the_verdict(tmp_path: Path) -> None:
+    write_run(tmp_path, note="Random weights: accuracy is chance.")
+    noted = Page(write_report(tmp_path).read_text())
+    assert len(noted.all("aside")) == 1
+    assert "say nothing about a model" in noted.heading_texts()
+    assert "etrieval" not in noted.heading_texts()
+
+
+def test_a_run_without_images_is_labelled_in_every_section(tmp_path: Path) -> None:
+    write_run(tmp_path, images="none")
+    labelled = Page(write_report(tmp_path).read_text())
+    assert labelled.heading_texts().startswith("Text-only baseline")
+    # The page's top, the table, and the four sections that show numbers or examples.
+    assert sum(attrs.get("class") == "badge" for attrs in labelled.all("span")) == 6
+    assert sum(tag == "figcaption" for tag, _ in labelled.elements) == 12
+
+
+def test_a_run_that_shows_no_passages_has_a_report(tmp_path: Path) -> None:
+    write_run(tmp_path, settings=("no_rag",))
+    text = write_report(tmp_path).read_text()
+    assert "does not compare retrieval" in text
+    assert "not measured" in text
+
+
+def test_a_picture_that_is_gone_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    (tmp_path / "pictures" / "tea-0.png").unlink()
+    (tmp_path / "pictures" / "drum-0.png").write_text("not a picture")
+    text = write_report(tmp_path).read_text()
+    assert text.count("not readable here") == 2
+    assert len(Page(text).all("img")) == 10
+
+
+def test_a_report_of_these_scores_is_kept_where_the_pictures_are_not(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    before = write_report(tmp_path).read_bytes()
+    shutil.rmtree(tmp_path / "pictures")
+    assert current_report(tmp_path).read_bytes() == before
+
+
+def test_a_report_of_other_scores_is_written_again(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_report(tmp_path)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    scores["settings"][1]["accuracy"]["value"] = 99.9
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert "99.9" in current_report(tmp_path).read_text()
+
+
+def test_a_run_that_is_not_scored_says_what_to_do(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    (tmp_path / "scores.json").unlink()
+    with pytest.raises(BadData, match=r"not scored.*m4rag bench score"):
+        write_report(tmp_path)
+
+
+def test_scores_of_another_run_are_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "one")
+    write_run(tmp_path / "other", settings=("no_rag",))
+    shutil.copy(tmp_path / "other" / "scores.json", tmp_path / "one" / "scores.json")
+    with pytest.raises(BadData, match="where the run has"):
+        write_report(tmp_path / "one")
+
+
+def test_a_run_without_all_its_answers_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    (tmp_path / "answers" / "manifest.json").unlink()
+    with pytest.raises(BadData, match="has not finished"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("without", "with_retrieval", "words"),
+    [
+        ((40, 35, 45), (60, 55, 65), "Retrieval helps this model"),
+        ((60, 55, 65), (40, 35, 45), "Retrieval hurts this model"),
+        ((50, 45, 55), (56, 51, 61), "Retrieval makes no clear difference for this model"),
+    ],
+)
+def test_the_headline_claims_only_what_the_intervals_show(
+    tmp_path: Path, without: tuple[float, ...], with_retrieval: tuple[float, ...], words: str
+) -> None:
+    plan = write_run(tmp_path)
+    scores = Scores.model_validate_json((tmp_path / "scores.json").read_bytes())
+    given = {"no_rag": without, "caption_query": with_retrieval}
+    settings = [
+        row.model_copy(update={"accuracy": _estimate(*given[row.setting])}) if row.setting in given else row
+        for row in scores.settings
+    ]
+    found = finding(plan, scores.model_copy(update={"settings": tuple(settings)}))
+    assert found.headline == words
+    assert f"{with_retrieval[0] - without[0]:+.1f} points" in found.support
+
+
+def _estimate(value: float, low: float, high: float) -> Estimate:
+    return Estimate(value=value, low=low, high=high, n=180, groups=12)

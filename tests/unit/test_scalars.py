@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import pytest
+
+from m4rag.bench.scoring import Estimate, Scores, SettingScores
+from m4rag.errors import BadData
+from m4rag.registry.scalars import LIMIT, metric_key, scalars
+
+
+def estimate(value: float, n: int = 10) -> Estimate:
+    return Estimate(value=value, low=value - 1, high=value + 1, n=n, groups=n)
+
+
+def setting(name: str, *, accuracy: float = 50.0, joshi: dict[str, Estimate] | None = None) -> SettingScores:
+    classes = {str(number): estimate(50.0) for number in range(6)} if joshi is None else joshi
+    cells = {"yo": estimate(20.0), "en": estimate(80.0)}
+    dimensions = ("variety", "language", "script", "category", "prompt_type")
+    return SettingScores(
+        setting=name,
+        model="m",
+        images="all",
+        n=60,
+        accuracy=estimate(accuracy, 60),
+        macro=estimate(49.0, 60),
+        invalid={"unparsable": 2},
+        invalid_rate=estimate(3.3, 60),
+        breakdowns={**dict.fromkeys(dimensions, cells), "joshi": classes},
+        latency_p50_ms=100.0,
+        latency_p95_ms=200.0,
+        prompt_tokens=1000,
+        completion_tokens=100,
+    )
+
+
+def scored(*settings: SettingScores) -> Scores:
+    baselines = {"random": estimate(25.0), "majority": estimate(27.0), "text_only": None}
+    return Scores(dataset="sample", questions=60, baselines=baselines, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("parts", "key"),
+    [
+        (("accuracy", "no_rag"), "accuracy/no_rag"),
+        (("recall@5", "de"), "recall_at_5/de"),
+        (("accuracy", "multimodal:org/encoder-7b"), "accuracy/multimodal_org_encoder-7b"),
+        (("a%b", "c(d)=1,2"), "a_b/c_d__1_2"),
+        (("größe", "召回率"), "größe/召回率"),
+        (("a\0b", "c\nd"), "a_b/c_d"),
+    ],
+)
+def test_a_metric_key_keeps_what_mlflow_takes_and_replaces_the_rest(parts: tuple[str, ...], key: str) -> None:
+    assert metric_key(*parts) == key
+
+
+@pytest.mark.parametrize("parts", [("accuracy", ""), ("..", "x"), ("accuracy", "."), ("accuracy", "x" * 250)])
+def test_a_key_that_mlflow_would_refuse_is_refused_here(parts: tuple[str, ...]) -> None:
+    with pytest.raises(BadData, match="no metric key"):
+        metric_key(*parts)
+
+
+@pytest.mark.parametrize(("count", "baseline"), list(product(range(1, 14), (True, False))))
+def test_no_run_has_more_than_sixty_scalars_and_what_is_missing_is_named(count: int, baseline: bool) -> None:
+    names = (["text_only"] if baseline else []) + [f"multimodal:e{number}" for number in range(count)]
+    chosen = scalars(scored(*map(setting, names)), dict.fromkeys(names, 80.0))
+    assert len(chosen.values) <= LIMIT
+    assert all(metric_key("accuracy", name) in chosen.values for name in names)
+    assert all(math.isfinite(value) for value in chosen.values.values())
+    assert ("tokens" in chosen.left_out) == (f"prompt_tokens/{metric_key(names[-1])}" not in chosen.values)
+
+
+def test_the_papers_six_columns_and_the_baseline_keep_their_intervals() -> None:
+    names = ("text_only", "no_rag", "oracle", "oracle_query", "caption_query", "multimodal:mmE5", "multimodal:B3")
+    chosen = scalars(scored(*map(setting, names)), {})
+    assert all({f"accuracy_low/{n}", f"accuracy_high/{n}"} <= chosen.values.keys() for n in map(metric_key, names))
+    assert "Joshi class" in chosen.left_out
+    assert "low_resource/no_rag" in chosen.values
+
+
+def test_the_demos_five_settings_keep_every_joshi_class() -> None:
+    names = ("text_only", "no_rag", "oracle", "oracle_query", "caption_query")
+    chosen = scalars(scored(*map(setting, names)), {})
+    assert {f"joshi_{number}/{name}" for number in range(6) for name in names[1:]} <= chosen.values.keys()
+
+
+def test_low_resource_weighs_the_classes_0_to_2_by_their_questions() -> None:
+    joshi = {"0": estimate(10.0, 10), "2": estimate(50.0, 30), "5": estimate(90.0, 20)}
+    assert scalars(scored(setting("no_rag", joshi=joshi)), {}).values["low_resource/no_rag"] == pytest.approx(40.0)
+
+
+def test_the_worst_language_is_recorded() -> None:
+    assert scalars(scored(setting("no_rag")), {}).values["worst_language/no_rag"] == 20.0
+
+
+def test_a_baseline_that_was_not_measured_is_absent_not_zero() -> None:
+    values = scalars(scored(setting("no_rag")), {}).values
+    assert "baseline/text_only" not in values
+    assert values["baseline/majority"] == 27.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused_by_its_key(value: float) -> None:
+    with pytest.raises(BadData, match="accuracy/no_rag"):
+        scalars(scored(setting("no_rag", accuracy=value)), {})
+
+
+def test_two_settings_that_would_share_a_key_are_refused() -> None:
+    with pytest.raises(BadData, match="multimodal_a_b"):
+        scalars(scored(setting("multimodal:a/b"), setting("multimodal:a:b")), {})
