@@ -10,12 +10,14 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from m4rag.bench.runs import IndexIdentity, ModelIdentity, Passage, RunPlan
+from m4rag.bench.judgements import JUDGEMENTS, pairs
+from m4rag.bench.relevance import Relevance, write_relevance
+from m4rag.bench.runs import IndexIdentity, Judgement, ModelIdentity, Passage, RunPlan
 from m4rag.bench.scoring import score
 from m4rag.languages import lookup
 from m4rag.manifests import Manifest, digest, rows_digest
 from m4rag.schema import Answer, Question, Retrieved, Status
-from m4rag.shards import write_folder
+from m4rag.shards import read_folder, write_folder
 
 CONCEPTS = ("tea", "drum", "rice", "lantern")
 COLOURS = ("#b7791f", "#9b2c2c", "#4a5568", "#c53030")
@@ -141,6 +143,51 @@ def write_run(
         write_folder(folder / name, row_model, rows, made_by)
     (folder / "scores.json").write_text(score(questions, answers, images=images).model_dump_json(indent=2))
     return plan
+
+
+def write_judgements(
+    folder: Path, *, note: str | None = None, model: str = "judge-32b", seed: int = 7, failed: float = 0.02
+) -> Relevance:
+    """Judge a run that `write_run` wrote: gold passages are scored high, others low, with noise that questions share.
+
+    Args:
+        folder: The run folder.
+        note: Warning about the judge.
+        model: Served name of the judge.
+        seed: Of the scores.
+        failed: Share of judgements that could not be read.
+    """
+    plan, chance = RunPlan.read(folder), random.Random(seed)
+    documents = {passage.chunk_id: passage.document_id for passage in read_folder(folder / "passages", Passage)}
+    rows = []
+    mood = {
+        question.question_id: chance.choice((-1, 0, 0, 1, 2))
+        for question in read_folder(folder / "questions", Question)
+    }
+    for pair in pairs(folder, plan):
+        for chunk in pair.chunk_ids:
+            gold = documents[chunk].rpartition(":")[0] in pair.question.gold
+            score = min(5, max(1, (4 if gold else 2) + mood[pair.question.question_id] + chance.choice((-1, 0, 0, 1))))
+            status = Status.UNPARSABLE if chance.random() < failed else Status.OK
+            rows.append(
+                Judgement(
+                    question_id=pair.question.question_id,
+                    chunk_id=chunk,
+                    score=score if status is Status.OK else None,
+                    status=status,
+                    model=model,
+                    with_answer=True,
+                    raw=f'{{"explanation": "", "answer": {score}}}',
+                )
+            )
+    judge = ModelIdentity(name=model, engine="vllm 0.32.0", root=f"models/{model}", max_model_len=4096, note=note)
+    config = {"run": plan.digest, "judge": judge.model_dump(), "prompts": digest("judge"), "with_answer": True}
+    inputs = {"answers": Manifest.read(folder / "answers").digest}
+    made_by = Manifest(kind=JUDGEMENTS, command="bench judge", config=config, inputs=inputs)
+    write_folder(folder / JUDGEMENTS, Judgement, rows, made_by)
+    relevance = write_relevance(folder)
+    assert relevance is not None
+    return relevance
 
 
 def _questions(pictures: Path, markup: str) -> list[Question]:
@@ -279,4 +326,4 @@ def _answers(
     return answers
 
 
-__all__ = ["MARKUP", "SETTINGS", "TEXTS", "write_run"]
+__all__ = ["MARKUP", "SETTINGS", "TEXTS", "write_judgements", "write_run"]

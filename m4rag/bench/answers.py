@@ -7,14 +7,11 @@ the digest of a run does not depend on the order in which answers came or on how
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 
-from pydantic import ValidationError
-
-from m4rag.errors import BadData, Unavailable
+from m4rag.bench.durable import RowLog
+from m4rag.errors import BadData
 from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Answer
 from m4rag.shards import read_folder, write_folder
@@ -25,7 +22,7 @@ Key = tuple[str, str]
 """(setting, question id): what may be answered only once."""
 
 
-class AnswerLog:
+class AnswerLog(RowLog[Answer]):
     """Append-only log of one run's answers.
 
     Args:
@@ -33,47 +30,8 @@ class AnswerLog:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(folder / LOG, Answer)
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / LOG
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> AnswerLog:
-        """Open for appending, after cutting off a line that a crash left half-written."""
-        whole = self._whole_lines()
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
-        os.ftruncate(self._descriptor, len(whole))
-        os.lseek(self._descriptor, 0, os.SEEK_END)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the log; what was appended is already on the disk."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def append(self, answers: Sequence[Answer]) -> None:
-        """Write answers and wait until the disk has them.
-
-        Raises:
-            Unavailable: The disk does not take them; what it took before is kept.
-        """
-        if self._descriptor is None:
-            raise RuntimeError("the log is not open")
-        data = b"".join(answer.model_dump_json().encode() + b"\n" for answer in answers)
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise Unavailable(
-                f"can't be written: {error.strerror}",
-                where=str(self._path),
-                remedy="Free some space and repeat the command: it continues.",
-            ) from None
 
     def read(self) -> dict[Key, Answer]:
         """Every answer so far, from the finished shards or from the log.
@@ -84,7 +42,7 @@ class AnswerLog:
         if (self.folder / MANIFEST).exists():
             rows: Iterable[Answer] = read_folder(self.folder, Answer)
         else:
-            rows = self._logged()
+            rows = self.logged()
         answers: dict[Key, Answer] = {}
         for answer in rows:
             key = (answer.setting, answer.question_id)
@@ -111,21 +69,5 @@ class AnswerLog:
         if missing:
             raise BadData(f"{len(missing)} answers missing, first {missing[0]}", where=str(self.folder))
         manifest = write_folder(self.folder, Answer, (answers[key] for key in order), made_by)
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         return manifest
-
-    def _whole_lines(self) -> bytes:
-        try:
-            data = self._path.read_bytes()
-        except FileNotFoundError:
-            return b""
-        return data[: data.rfind(b"\n") + 1]
-
-    def _logged(self) -> Iterable[Answer]:
-        for number, line in enumerate(self._whole_lines().splitlines()):
-            try:
-                yield Answer.model_validate_json(line)
-            except ValidationError as error:
-                raise BadData(
-                    f"not an answer ({error.error_count()} errors)", where=f"{self._path} line {number + 1}"
-                ) from None

@@ -123,27 +123,28 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
         gold = _gold(request, questions)
         vlm_url = stack.enter_context(server)
 
-        def with_client(work: Callable[[VlmClient], Awaitable[T]]) -> T:
-            return asyncio.run(_with_client(settings, vlm_url, work))
+        def ask(work: Callable[[VlmClient], Awaitable[T]]) -> T:
+            return asyncio.run(with_client(settings, vlm_url, work))
 
-        model = with_client(_identify)
+        model = ask(identify)
         plan = _plan(request, questions, inputs, model, indexes)
         folder = request.output or settings.home / "runs" / f"{request.dataset}-{short(plan.digest)}"
         runner.prepare(folder, plan, questions)
         if CAPTION_QUERY in plan.settings:
             with progress("captions", len({question.image for question in questions}), 0) as advance:
-                with_client(lambda client: runner.write_captions(folder, plan, client, advance))
+                ask(lambda client: runner.write_captions(folder, plan, client, advance))
         with_context = [setting for setting in plan.settings if has_context(setting)]
         if with_context:
             with progress("contexts", len(questions) * len(with_context), 0) as advance:
                 runner.write_contexts(folder, plan, gold=gold, searches=searches, progress=advance)
         with progress("answers", len(questions) * len(plan.settings), runner.answered(folder)) as advance:
-            with_client(lambda client: runner.answer(folder, plan, client, advance))
+            ask(lambda client: runner.answer(folder, plan, client, advance))
     finish(folder)
     return folder
 
 
-async def _with_client(settings: Settings, url: str, work: Callable[[VlmClient], Awaitable[T]]) -> T:
+async def with_client(settings: Settings, url: str, work: Callable[[VlmClient], Awaitable[T]]) -> T:
+    """What `work` returns, given a client of the server at `url` for its time."""
     from m4rag.vlm.client import VlmClient
 
     key = settings.vlm_api_key.get_secret_value() if settings.vlm_api_key else None
@@ -154,7 +155,8 @@ async def _with_client(settings: Settings, url: str, work: Callable[[VlmClient],
 
 
 def finish(folder: Path) -> Scores:
-    """Score a run's answers and write its report. Calls no model; may be repeated at will."""
+    """Score a run's answers and its judgements, and write its report. Calls no model; may be repeated at will."""
+    from m4rag.bench.relevance import write_relevance
     from m4rag.bench.report import write_report
     from m4rag.bench.scoring import score
 
@@ -163,6 +165,7 @@ def finish(folder: Path) -> Scores:
     answers = list(read_folder(folder / "answers", Answer))
     scores = score(questions, answers, images=plan.images)
     write_atomic(folder / SCORES, scores.model_dump_json(indent=2).encode() + b"\n")
+    write_relevance(folder)
     write_report(folder)
     return scores
 
@@ -179,7 +182,8 @@ def _gold(request: Request, questions: list[Question]) -> Mapping[str, Document]
     return gold_documents(questions, read_folder(request.documents, Document))
 
 
-async def _identify(client: VlmClient) -> ModelIdentity:
+async def identify(client: VlmClient) -> ModelIdentity:
+    """Which model a server serves, with a digest of its weights where they are readable from here."""
     from m4rag.vlm import standin
 
     served = await client.model()

@@ -6,9 +6,11 @@ for the other case are "no clear difference", never "no difference".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from m4rag.bench.contexts import CAPTION_QUERY, MULTIMODAL, NO_RAG, ORACLE, ORACLE_QUERY, TEXT_ONLY, retrieves
+from m4rag.bench.relevance import Bin, Relevance
 from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
 
@@ -82,6 +84,44 @@ def _retrieval(scores: Scores) -> Finding:
     )
 
 
+def relevance_finding(plan: RunPlan, relevance: Relevance) -> str:
+    """Whether judged relevance goes with right answers, in one sentence that the intervals support."""
+    for who, note in (("judge", relevance.judge.note), ("model under test", plan.model.note)):
+        if note is not None:
+            return f"Nothing can be concluded from this section; about the {who}: {note}"
+    whole = relevance.whole
+    if whole is None:
+        return "The judge gave no passage a score that could be read."
+    if whole.before is None:
+        return f"This run has no answers without context to compare with ({NO_RAG} is missing)."
+    changes = [change for rate in ("retention", "correction") if (change := _change(rate, whole.summary)) is not None]
+    if not changes:
+        return "It cannot be told: no rate has enough questions at two different levels of relevance."
+    rising = sum(change.verb == "rises" for change in changes)
+    verdict = "Yes" if rising == 2 else "In part" if rising else "Not clearly"
+    return f"{verdict}: {'; '.join(change.words for change in changes)}."
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What a rate does from the least to the most relevant passages; `goes` where the intervals overlap."""
+
+    verb: str
+    words: str
+
+
+def _change(rate: str, bins: Sequence[Bin]) -> _Change | None:
+    """How a rate changes over relevance, None where only one range has enough questions."""
+    given = [(part.label, found) for part in bins if (found := getattr(part, rate)) is not None]
+    if len(given) < 2:
+        return None
+    (worst, low), (best, high) = given[0], given[-1]
+    verb = "rises" if low.high < high.low else "falls" if high.high < low.low else "goes"
+    ends = f"{_percent(low)} (relevance {worst}, {low.n} answers) to {_percent(high)} ({best}, {high.n} answers)"
+    intervals = "its 95 % intervals overlap" if verb == "goes" else "its 95 % intervals are apart"
+    return _Change(verb, f"{rate} {verb} from {ends}, {intervals}")
+
+
 def _percent(estimate: Estimate) -> str:
     return f"{estimate.value:.1f} %"
 
@@ -90,7 +130,7 @@ def _interval(setting: SettingScores) -> str:
     return f"{setting.accuracy.low:.1f} to {setting.accuracy.high:.1f}"
 
 
-def describe(plan: RunPlan, scores: Scores) -> str:
+def describe(plan: RunPlan, scores: Scores, relevance: Relevance | None = None) -> str:
     """The run in Markdown, for the page that MLflow shows."""
     found = finding(plan, scores)
     rows = [
@@ -107,6 +147,7 @@ def describe(plan: RunPlan, scores: Scores) -> str:
             "",
             *([f"**Warning:** {plan.model.note}", ""] if plan.model.note is not None else []),
             f"{scores.questions} questions of {plan.dataset}, model {plan.model.name}.",
+            *(["", f"**Does relevance decide?** {relevance_finding(plan, relevance)}"] if relevance else []),
             "",
             "| setting | accuracy % | 95 % interval | macro % | invalid |",
             "|---|---|---|---|---|",

@@ -112,22 +112,32 @@ def gold_shown(answers: pa.Table, questions: pa.Table, passages: pa.Table) -> li
     Returns:
         One flag a question; None where nothing was shown or no question names its gold documents.
     """
+    names = document_names(passages)
+    golds = questions["gold"].to_pylist()
+    shown = shown_ids(answers)
+    if not any(golds) or not any(shown):
+        return None
+    flags = []
+    for gold, chunks in zip(golds, shown, strict=True):
+        wanted = set(gold)
+        flags.append(any(not wanted.isdisjoint(names.get(chunk, ())) for chunk in chunks))
+    return flags
+
+
+def shown_ids(answers: pa.Table) -> list[list[str]]:
+    """The chunk ids of the passages that each question's model saw, best first."""
+    return [[row["chunk_id"] for row in rows] for rows in answers["retrieved"].to_pylist()]
+
+
+def document_names(passages: pa.Table) -> dict[str, set[str]]:
+    """Chunk id to the gold ids that its document answers to: its own id, and that without the language."""
     columns = zip(
         passages["chunk_id"].to_pylist(),
         passages["document_id"].to_pylist(),
         passages["language"].to_pylist(),
         strict=True,
     )
-    names = {chunk: {document, document.removesuffix(f":{language}")} for chunk, document, language in columns}
-    golds = questions["gold"].to_pylist()
-    shown = answers["retrieved"].to_pylist()
-    if not any(golds) or not any(shown):
-        return None
-    flags = []
-    for gold, rows in zip(golds, shown, strict=True):
-        wanted = set(gold)
-        flags.append(any(not wanted.isdisjoint(names.get(row["chunk_id"], ())) for row in rows))
-    return flags
+    return {chunk: {document, document.removesuffix(f":{language}")} for chunk, document, language in columns}
 
 
 def shown_passages(folder: Path, answers: Collection[pa.Table]) -> pa.Table:

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from m4rag.bench.contexts import TEXT_ONLY
 from m4rag.bench.examples import Example, choose_examples
-from m4rag.bench.findings import TEXT_ONLY_LABEL, finding, what_it_is
+from m4rag.bench.findings import TEXT_ONLY_LABEL, finding, relevance_finding, what_it_is
 from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, read_scores, shown_passages
 from m4rag.bench.pictures import Picture, embed
+from m4rag.bench.relevance import EDGES, MINIMUM, Relevance, SettingRelevance, read_relevance
 from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
 from m4rag.datasets import DATASETS
@@ -51,6 +52,10 @@ DIMENSIONS = {
     "prompt_type": "Kind of question",
     "variety": "Variety",
 }
+RATES = ("retention", "correction")
+RATE_MARKS = {"retention": 1, "correction": 3}
+"""Their colours and shapes: numbers of the marks that settings have, too, but not in the same plot."""
+SMALLEST_DOT, LARGEST_DOT = 3.0, 9.0
 ENDONYMS = {"arz": "مصرى", "nan": "闽南语"}
 """Names that CLDR, where all others come from, does not have."""
 
@@ -87,6 +92,26 @@ class Line:
     def n(self) -> int:
         """Questions behind it."""
         return max((cell.n for cell in self.cells if cell is not None), default=0)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One rate in a plot against relevance; `size` is the radius in pixels, its area grows with the answers."""
+
+    x: float
+    size: float
+    label: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The section about judged relevance: its sentence, and the plots with their settings, all together first."""
+
+    relevance: Relevance
+    sentence: str
+    itself: bool
+    plots: tuple[tuple[SettingRelevance, dict[str, tuple[Dot, ...]]], ...]
 
 
 @dataclass(frozen=True)
@@ -130,7 +155,9 @@ def current_report(run_folder: Path) -> Path:
 
 def _seal(folder: Path) -> str:
     """Digest of what a report is made from."""
-    return digest([RunPlan.read(folder).digest, read_scores(folder).model_dump(mode="json")])
+    relevance = read_relevance(folder)
+    judged = [] if relevance is None else [relevance.model_dump(mode="json")]
+    return digest([RunPlan.read(folder).digest, read_scores(folder).model_dump(mode="json"), *judged])
 
 
 def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
@@ -161,6 +188,9 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         "chance": scores.baselines["random"],
         "languages": _languages(scores),
         "breakdowns": _breakdowns(scores),
+        "rate_marks": RATE_MARKS,
+        "minimum": MINIMUM,
+        "judged": _judged(plan, read_relevance(folder)),
         "examples": examples,
         "pictures": {example.question.image: _picture(example) for example in examples if example.question.image},
         "tongues": _tongues(questions, examples),
@@ -223,6 +253,29 @@ def _label(dimension: str, key: str) -> str:
     if dimension == "variety":
         return f"{lookup(key).name} · {key}"
     return key or "(none)"
+
+
+def _judged(plan: RunPlan, relevance: Relevance | None) -> Judged | None:
+    """The section about judged relevance, None for a run that nobody judged."""
+    if relevance is None:
+        return None
+    shown = [*([relevance.pooled] if relevance.pooled else []), *relevance.settings]
+    plots = tuple((setting, {rate: _dots(setting, rate) for rate in RATES}) for setting in shown)
+    return Judged(relevance, relevance_finding(plan, relevance), relevance.judge.name == plan.model.name, plots)
+
+
+def _dots(setting: SettingRelevance, rate: str) -> tuple[Dot, ...]:
+    most = max((found.n for part in setting.bins for name in RATES if (found := getattr(part, name))), default=1)
+    return tuple(
+        Dot(
+            x=100 * ((part.low + part.high) / 2 - EDGES[0]) / (EDGES[-1] - EDGES[0]),
+            size=max(SMALLEST_DOT, LARGEST_DOT * (found.n / most) ** 0.5),
+            label=part.label,
+            estimate=found,
+        )
+        for part in setting.bins
+        if (found := getattr(part, rate)) is not None
+    )
 
 
 def _counts(questions: pa.Table) -> dict[str, int]:

@@ -6,12 +6,11 @@ questions, captions, contexts, answers. Only captions and answers call the model
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from m4rag.bench.answers import AnswerLog, Key
 from m4rag.bench.contexts import (
@@ -26,8 +25,8 @@ from m4rag.bench.contexts import (
     retrieved_contexts,
     retrieves,
 )
+from m4rag.bench.durable import Report, work
 from m4rag.bench.runs import Caption, Context, Passage, RunPlan
-from m4rag.errors import M4ragError
 from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Answer, Document, Question, Retrieved, Status
 from m4rag.shards import map_folder, read_folder, write_folder
@@ -35,13 +34,8 @@ from m4rag.shards import map_folder, read_folder, write_folder
 if TYPE_CHECKING:
     from m4rag.vlm.client import VlmClient
 
-Item = TypeVar("Item")
-
 CAPTION_TOKENS = 64
 CAPTION = "caption"
-
-Report = Callable[[int], None]
-"""Called with the number of units just finished."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +120,7 @@ async def write_captions(folder: Path, plan: RunPlan, client: VlmClient, progres
         )
 
     done = {key[1] for key in log.read()}
-    await _work((image for image in images if image not in done), caption, log, client.concurrency, progress)
+    await work((image for image in images if image not in done), caption, log, client.concurrency, progress)
     made = log.read()
     rows = [Caption(image=image, text=made[CAPTION, image].raw) for image in images]
     write_folder(folder / "captions", Caption, rows, _made_by("captions", plan))
@@ -153,9 +147,7 @@ async def answer(folder: Path, plan: RunPlan, client: VlmClient, progress: Repor
     async def ask(task: Task) -> Answer:
         return await _ask(task, plan, client)
 
-    await _work(
-        (task for task in tasks(folder, plan) if _key(task) not in done), ask, log, client.concurrency, progress
-    )
+    await work((task for task in tasks(folder, plan) if _key(task) not in done), ask, log, client.concurrency, progress)
     order = [_key(task) for task in tasks(folder, plan)]
     return log.finish(order, _made_by("answers", plan))
 
@@ -227,46 +219,6 @@ def _context_language(task: Task) -> str:
     if not has_context(task.setting):
         return ""
     return CONTEXT_LANGUAGE if task.setting == ORACLE else "mixed"
-
-
-async def _work(
-    items: Iterator[Item],
-    ask: Callable[[Item], Awaitable[Answer]],
-    log: AnswerLog,
-    concurrency: int,
-    progress: Report,
-) -> None:
-    """Run `ask` over the items with bounded concurrency; every result is on the disk before it is reported."""
-    results: asyncio.Queue[Answer | None] = asyncio.Queue()
-
-    async def worker() -> None:
-        for item in items:
-            if writing.done():  # the disk is full: ask for nothing that can't be kept
-                return
-            await results.put(await ask(item))
-
-    async def writer() -> None:
-        ended = False
-        while not ended:
-            batch = [await results.get()]
-            while not results.empty():
-                batch.append(results.get_nowait())
-            ended = batch[-1] is None
-            answers = [answer for answer in batch if answer is not None]
-            await asyncio.to_thread(log.append, answers)
-            progress(len(answers))
-
-    with log:
-        writing = asyncio.create_task(writer())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(worker())
-        except* M4ragError as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await results.put(None)
-            await writing
 
 
 def _key(task: Task) -> Key:

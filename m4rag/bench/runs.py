@@ -7,19 +7,21 @@
   passages/                    Passage rows: every passage that was shown to the model, once
   answers/                     Answer rows; written while running, manifest when complete
   scores.json                  m4rag.bench.scoring.Scores
+  judgements/                  Judgement rows (only after `bench judge`), manifest when every passage was judged
+  relevance.json               m4rag.bench.relevance.Relevance, where there are judgements
   report.html                  the self-contained report
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m4rag.errors import BadData
 from m4rag.manifests import digest, write_atomic
-from m4rag.schema import Row
+from m4rag.schema import Row, Status
 
 PLAN = "plan.json"
 
@@ -57,6 +59,36 @@ class Caption(Row):
 
     image: str
     text: str
+
+
+class Judgement(Row):
+    """How relevant a judge finds one passage that was shown with one question.
+
+    Attributes:
+        question_id: The question.
+        chunk_id: The passage.
+        score: 1 (irrelevant or misleading) to 5 (directly confirms the right answer), None unless status is `ok`.
+        status: What became of the request; everything but `ok` is asked again when judging is repeated.
+        model: Name the server gave for the judge.
+        with_answer: Whether the judge was told the right answer.
+        raw: The judge's text, verbatim; for errors the message.
+        prompt_tokens: Tokens in, as the server counted them.
+        completion_tokens: Tokens out.
+        latency_ms: Wall time of the request in milliseconds.
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset({"latency_ms"})
+
+    question_id: str
+    chunk_id: str
+    score: int | None = None
+    status: Status
+    model: str
+    with_answer: bool
+    raw: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_ms: float = 0.0
 
 
 class ModelIdentity(BaseModel):

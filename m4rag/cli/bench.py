@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from m4rag.cli.bench_judge import judge_command
 from m4rag.cli.bench_report import report_command
 from m4rag.cli.bench_score import score_command
 from m4rag.cli.output import Json, emit, progress, say
@@ -95,5 +96,6 @@ def record_command(
     emit(recorded, json, lambda console: console.print(f"MLflow  {recorded['url']}"))
 
 
+app.command("judge")(judge_command)
 app.command("score")(score_command)
 app.command("report")(report_command)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from m4rag.bench.findings import describe
 from m4rag.bench.joined import read_scores
+from m4rag.bench.relevance import RELEVANCE, Relevance, read_relevance
 from m4rag.bench.report import current_report
 from m4rag.bench.runs import PLAN, RunPlan
 from m4rag.bench.scoring import Scores
@@ -56,7 +57,7 @@ class Recorded:
         run_digest: What the run is found by.
         created: False if the run was there already and has been updated, or if MLFLOW_RUN_ID named it.
         scalars: Number of metrics.
-        left_out: Groups of numbers that are only in the tables because a run takes 60 metrics.
+        left_out: Groups of numbers that are only in the tables because a run takes so many metrics and no more.
     """
 
     run_id: str
@@ -100,25 +101,27 @@ def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
     """
     plan = RunPlan.read(run_folder)
     scores = read_scores(run_folder)
+    relevance = read_relevance(run_folder)
     report = current_report(run_folder)
     remedy = (
         "Check MLFLOW_TRACKING_URI and that server. Nothing is lost: "
         f"`m4rag bench record {run_folder}` records the run later."
     )
+    names = (report.name, PLAN, "scores.json", *([RELEVANCE] if relevance is not None else []))
     with tempfile.TemporaryDirectory() as scratch:
-        tables = run_tables(run_folder, plan, scores)
-        chosen = scalars(scores, tables.gold_shown)
+        tables = run_tables(run_folder, plan, scores, relevance)
+        chosen = scalars(scores, tables.gold_shown, relevance)
         run_digest = digest([plan.digest, Manifest.read(run_folder / "answers").digest])
         contents = _Contents(
             run_digest=run_digest,
             name=f"{plan.dataset} {plan.model.name} {run_digest[:8]}",
             metrics=chosen.values,
             params=_params(plan),
-            tags=_tags(run_folder, plan, scores, run_digest, chosen.left_out),
+            tags=_tags(run_folder, plan, scores, relevance, run_digest, chosen.left_out),
             inputs=_inputs(plan),
             rows=plan.n_questions,
             files={
-                "": (report, run_folder / PLAN, run_folder / "scores.json"),
+                "": tuple(run_folder / name for name in names),
                 TABLES: tuple(tables.write(Path(scratch))),
             },
         )
@@ -168,7 +171,14 @@ def _params(plan: RunPlan) -> dict[str, str]:
     return {name: _fitting(str(value), PARAM_LENGTH) for name, value in params.items()}
 
 
-def _tags(folder: Path, plan: RunPlan, scores: Scores, run_digest: str, left_out: Iterable[str]) -> dict[str, str]:
+def _tags(
+    folder: Path,
+    plan: RunPlan,
+    scores: Scores,
+    relevance: Relevance | None,
+    run_digest: str,
+    left_out: Iterable[str],
+) -> dict[str, str]:
     indexes = sorted({index.digest for index in plan.indexes.values()})
     tags = {
         RUN_DIGEST: run_digest,
@@ -181,11 +191,17 @@ def _tags(folder: Path, plan: RunPlan, scores: Scores, run_digest: str, left_out
         "m4rag.index_digest": ", ".join(indexes) or "none",
         "m4rag.images": plan.images,
         "m4rag.scalars_left_out": ", ".join(left_out) or "none",
-        "mlflow.note.content": describe(plan, scores),
+        "mlflow.note.content": describe(plan, scores, relevance),
         "mlflow.source.name": "m4rag bench",
     }
     if plan.model.note is not None:
         tags["m4rag.warning"] = plan.model.note
+    if relevance is not None:
+        # Tags, not parameters: the same run may be judged again by another model, and MLflow keeps parameters for ever.
+        tags["m4rag.judge"] = relevance.judge.name
+        tags["m4rag.judge.weights_digest"] = relevance.judge.weights_digest or "unknown"
+        tags["m4rag.judge.prompts_digest"] = relevance.prompts_digest
+        tags["m4rag.judge.with_answer"] = "yes" if relevance.with_answer else "no"
     if plan.images == "none":
         tags["m4rag.baseline"] = "text-only"
     return {name: _fitting(value, TAG_LENGTH) for name, value in tags.items()}

@@ -1,7 +1,8 @@
 """Which numbers of a run become MLflow metrics, and under which keys.
 
 MLflow's search slows 28 times from 30 to 1,000 metrics a run and its pages freeze, so a run gets at most `LIMIT`
-scalars: the ones that people compare runs by. Every number is in the tables beside them.
+scalars: the ones that people compare runs by. A judged run gets up to `JUDGED_LIMIT` more, so that judging a recorded
+run does not change which of the others it holds. Every number is in the tables beside them.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from m4rag.bench.contexts import TEXT_ONLY
+from m4rag.bench.relevance import Relevance
 from m4rag.bench.scoring import Scores, SettingScores
 from m4rag.errors import BadData
 from m4rag.languages import LOW_RESOURCE
 
 LIMIT = 60
+JUDGED_LIMIT = 15
 KEY_LENGTH = 250
 
 Pairs = Iterable[tuple[str, float]]
@@ -27,7 +30,8 @@ class Scalars:
     """The metrics of one run.
 
     Attributes:
-        values: Key to value; accuracies and rates in percent, latencies in milliseconds, tokens as counts.
+        values: Key to value; accuracies and rates in percent, `judge_auc` from 0 to 1, relevance from 1 to 5, latencies
+            in milliseconds, tokens as counts.
         left_out: Groups of numbers that did not fit; they are in the tables.
     """
 
@@ -50,25 +54,35 @@ def metric_key(*parts: str) -> str:
     return key
 
 
-def scalars(scores: Scores, gold_shown: Mapping[str, float]) -> Scalars:
+def scalars(scores: Scores, gold_shown: Mapping[str, float], relevance: Relevance | None = None) -> Scalars:
     """The metrics of a run, in groups by importance; a group that does not fit whole is left out and named.
 
     Args:
         scores: The run's scores.
         gold_shown: Setting to percentage of questions whose gold document was among the passages shown.
+        relevance: The run's judged relevance, None if it was not judged.
 
     Raises:
         BadData: A number is not finite, or two settings give the same key.
     """
+    values, left_out = _fitting(_groups(scores, gold_shown), LIMIT)
+    if relevance is not None:
+        judged, judged_left_out = _fitting(_relevance(relevance), JUDGED_LIMIT)
+        values, left_out = values | judged, left_out + judged_left_out
+    return Scalars(values, tuple(left_out))
+
+
+def _fitting(groups: Iterable[tuple[str, Pairs]], limit: int) -> tuple[dict[str, float], list[str]]:
+    """The numbers of the groups that fit whole, and the names of those that do not."""
     values: dict[str, float] = {}
     left_out = []
-    for name, pairs in _groups(scores, gold_shown):
+    for name, pairs in groups:
         group = _checked(pairs, values)
-        if len(values) + len(group) <= LIMIT:
+        if len(values) + len(group) <= limit:
             values.update(group)
         else:
             left_out.append(name)
-    return Scalars(values, tuple(left_out))
+    return values, left_out
 
 
 def _checked(pairs: Pairs, taken: Mapping[str, float]) -> dict[str, float]:
@@ -119,6 +133,23 @@ def _groups(scores: Scores, gold_shown: Mapping[str, float]) -> Iterable[tuple[s
         ],
     )
     yield "script", breakdown("script")
+
+
+def _relevance(relevance: Relevance) -> Iterable[tuple[str, Pairs]]:
+    """How good the judge is, both rates of all settings together at three levels of relevance, and the levels."""
+    if relevance.auc is not None:
+        yield "judge", [("judge_auc", relevance.auc.value)]
+    if relevance.whole is not None:
+        yield (
+            "retention and correction",
+            [
+                (metric_key(f"{rate}_{part.label.replace(' ', '_')}"), estimate.value)
+                for part in relevance.whole.summary
+                for rate, estimate in (("retention", part.retention), ("correction", part.correction))
+                if estimate is not None
+            ],
+        )
+    yield "judged relevance", [(metric_key("judged_relevance", s.setting), s.mean) for s in relevance.settings]
 
 
 def _low_resource(settings: Iterable[SettingScores]) -> Pairs:

@@ -2,7 +2,10 @@
 
 answers.parquet       one row an answer, as the model gave it
 passages.parquet      every passage shown, once
-per_question.parquet  one row a question; for each setting: choice, status, right or wrong, gold passage shown or not
+per_question.parquet  one row a question; for each setting: choice, status, right or wrong, gold passage shown or not,
+                      and of a judged run the passages' judged relevance: mean, max, first
+judgements.parquet    one row a question and passage, as the judge gave it; only of a judged run
+relevance.parquet     one row a setting and range of judged relevance: retention and correction; only of a judged run
 by_language.parquet   one row a language; for each setting: accuracy with its 95 % interval
 breakdowns.parquet    one row a setting, dimension and value
 """
@@ -13,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m4rag.bench.contexts import has_context
 from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, right, shown_passages
-from m4rag.bench.runs import RunPlan
+from m4rag.bench.judgements import JUDGEMENTS, read_scores
+from m4rag.bench.relevance import Relevance, aggregates
+from m4rag.bench.runs import Judgement, RunPlan
 from m4rag.bench.scoring import Scores
 from m4rag.languages import lookup
 from m4rag.schema import Question, Status
@@ -47,8 +53,14 @@ class Tables:
         return files
 
 
-def run_tables(folder: Path, plan: RunPlan, scores: Scores) -> Tables:
+def run_tables(folder: Path, plan: RunPlan, scores: Scores, relevance: Relevance | None = None) -> Tables:
     """Make the tables of a finished, scored run.
+
+    Args:
+        folder: The run folder.
+        plan: Its plan.
+        scores: Its scores.
+        relevance: Its judged relevance, None if it was not judged.
 
     Raises:
         BadData: The run is incomplete; names the folder and what is missing.
@@ -59,6 +71,7 @@ def run_tables(folder: Path, plan: RunPlan, scores: Scores) -> Tables:
     answers = answers_by_setting(folder, plan, questions)
     passages = shown_passages(folder, answers.values())
     per_question = questions
+    judged = None if relevance is None else read_scores(folder)
     shares = {}
     for setting, rows in answers.items():
         for column in ("choice", "status"):
@@ -68,6 +81,11 @@ def run_tables(folder: Path, plan: RunPlan, scores: Scores) -> Tables:
         if shown is not None:
             per_question = per_question.append_column(f"{setting}.gold_shown", pa.array(shown, pa.bool_()))
             shares[setting] = 100 * sum(shown) / len(shown)
+        if judged is not None and has_context(setting):
+            found = aggregates(questions, rows, judged)
+            for name, kind in (("mean", pa.float64()), ("max", pa.int64()), ("first", pa.int64())):
+                column = pa.array([getattr(each, name, None) for each in found], kind)
+                per_question = per_question.append_column(f"{setting}.relevance_{name}", column)
     tables = {
         "settings": _settings(scores, shares),
         "answers": pa.concat_tables(answers.values()),
@@ -76,7 +94,38 @@ def run_tables(folder: Path, plan: RunPlan, scores: Scores) -> Tables:
         "by_language": _by_language(scores),
         "breakdowns": _breakdowns(scores),
     }
+    if relevance is not None:
+        tables["judgements"] = read_folder_table(folder / JUDGEMENTS, Judgement)
+        tables["relevance"] = _relevance(relevance)
     return Tables(tables, shares)
+
+
+def _relevance(relevance: Relevance) -> pa.Table:
+    import pyarrow as pa
+
+    rows = []
+    for setting in (*relevance.settings, *([relevance.pooled] if relevance.pooled else [])):
+        for part in (*setting.bins, *setting.summary, setting.overall):
+            row = {"setting": setting.setting, **part.model_dump(exclude={"retention", "correction"})}
+            for rate in ("retention", "correction"):
+                estimate = getattr(part, rate)
+                for column in ("value", "low", "high", "n"):
+                    name = rate if column == "value" else f"{rate}_{column}"
+                    row[name] = None if estimate is None else getattr(estimate, column)
+            rows.append(row)
+    return pa.Table.from_pylist(rows, schema=_relevance_schema())
+
+
+def _relevance_schema() -> pa.Schema:
+    # Named types: a rate that is missing everywhere would give a column without one.
+    import pyarrow as pa
+
+    columns = [("setting", pa.string()), ("label", pa.string())]
+    columns += [("low", pa.float64()), ("high", pa.float64()), ("n", pa.int64())]
+    for rate in ("retention", "correction"):
+        columns += [(name, pa.float64()) for name in (rate, f"{rate}_low", f"{rate}_high")]
+        columns.append((f"{rate}_n", pa.int64()))
+    return pa.schema(columns)
 
 
 def _settings(scores: Scores, gold_shown: dict[str, float]) -> pa.Table:

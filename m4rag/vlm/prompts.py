@@ -1,7 +1,8 @@
-"""What the model is asked: English templates, and the JSON schema that its answer must follow.
+"""What models are asked: English templates, and the JSON schemas that their answers must follow.
 
 The section structure is the published one (Question, Context, Options, Answer Format, Response) in words of our own.
 The published instruction asks for the number alone and then for an object with an explanation; ours asks once.
+The judge's prompt (Question, Correct Answer, Context, Rubric, Answer Format, Response) is built the same way.
 Question, context and options are data from datasets and retrieval: none of them can open a section of the prompt.
 """
 
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-QUESTION, CAPTION = "question.en.jinja", "caption.en.jinja"
+QUESTION, CAPTION, JUDGE = "question.en.jinja", "caption.en.jinja", "judge.en.jinja"
 EXPLANATION_LENGTH = 240
 """Characters. A grammar that sets no end lets a weak model explain until its tokens run out."""
+
+BEST_SCORE = 5
+"""The judge's scores run from 1, irrelevant or misleading, to this one, which confirms the right answer."""
 
 # What a line opens with: symbols of any kind (bullets, quote marks, hashes, invisible characters) and list numbers.
 OPENING = re.compile(r"(?:[\W_]*\d{1,3}[.)])*[\W_]*")
@@ -68,6 +72,37 @@ def render_caption(question: str = "") -> str:
     return _render(CAPTION, question="\n".join(_lines(question)))
 
 
+def render_judge(question: str, passage: str, answer: str | None = None) -> str:
+    """The text part of a prompt that asks how much one passage helps with one question.
+
+    Args:
+        question: The question in its own language.
+        passage: The passage's text, written as in the prompt of the question itself.
+        answer: Text of the right option, as the published judge is given it; None where it is not known (serving).
+
+    Raises:
+        BadData: The question, the passage or the answer is blank: there would be nothing to judge.
+    """
+    given = {"question": question, "passage": passage, "correct answer": answer}
+    lines = {name: _lines(text) for name, text in given.items() if text is not None}
+    for name, written in lines.items():
+        if not written:
+            raise BadData(f"the {name} has no text", where=_shorten(question))
+    return _render(
+        JUDGE,
+        question="\n".join(lines["question"]),
+        passage=INDENT.join(lines["passage"]),
+        answer=" ".join(lines.get("correct answer", [])),
+        explanation_length=EXPLANATION_LENGTH,
+        best=BEST_SCORE,
+    )
+
+
+def judge_schema() -> dict[str, Any]:
+    """JSON schema of a judgement: an explanation first, then the score from 1 to `BEST_SCORE`, nothing else."""
+    return answer_schema(BEST_SCORE)
+
+
 def answer_schema(n_options: int) -> dict[str, Any]:
     """JSON schema of an answer: an explanation first, then the number of an option, nothing else."""
     return {
@@ -83,9 +118,18 @@ def answer_schema(n_options: int) -> dict[str, Any]:
 
 def digest() -> str:
     """SHA-256 over all that turns a question into a request: templates, answer schema, how data is kept data."""
-    templates = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in (QUESTION, CAPTION)}
+    return _digest((QUESTION, CAPTION), answer_schema(2))
+
+
+def judge_digest() -> str:
+    """SHA-256 over all that turns a question and a passage into a request to the judge, as `digest` is of questions."""
+    return _digest((JUDGE,), judge_schema())
+
+
+def _digest(names: Sequence[str], schema: dict[str, Any]) -> str:
+    templates = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in names}
     patterns = [pattern.pattern for pattern in (OPENING, HEADING, HASHES, CONTROL)]
-    return manifests.digest({"templates": templates, "schema": answer_schema(2), "patterns": patterns})
+    return manifests.digest({"templates": templates, "schema": schema, "patterns": patterns})
 
 
 def _lines(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run_folders import MARKUP, write_run
+from run_folders import MARKUP, write_judgements, write_run
 
 from m4rag.bench.runs import RunPlan
 from m4rag.errors import BadData, Unavailable, UsageError
@@ -116,6 +116,28 @@ def test_a_run_that_was_scored_again_is_updated_even_to_a_lower_number(store: st
     second = record(run, tracking_uri=store, experiment="rescored")
     assert second.run_id == first.run_id
     assert client(store).get_run(first.run_id).data.metrics["accuracy/no_rag"] == 1.25
+
+
+def test_a_run_that_is_judged_later_or_by_another_judge_is_the_same_run(store: str, run: Path) -> None:
+    first = record(run, tracking_uri=store, experiment="judged")
+    relevance = write_judgements(run)
+    second = record(run, tracking_uri=store, experiment="judged")
+    held = client(store).get_run(first.run_id)
+    assert (second.run_id, second.created) == (first.run_id, False)
+    assert relevance.auc is not None
+    assert held.data.metrics["judge_auc"] == relevance.auc.value
+    assert len(held.data.metrics) == second.scalars
+    assert {key for key in held.data.metrics if key.startswith("retention_")}
+    assert (held.data.tags["m4rag.judge"], held.data.tags["m4rag.judge.with_answer"]) == ("judge-32b", "yes")
+    assert "Does relevance decide?" in held.data.tags["mlflow.note.content"]
+    folder = Path(client(store).download_artifacts(first.run_id, ""))
+    assert (folder / "relevance.json").read_bytes() == (run / "relevance.json").read_bytes()
+    assert {path.stem for path in (folder / "tables").iterdir()} == TABLE_NAMES | {"judgements", "relevance"}
+
+    shutil.rmtree(run / "judgements")
+    write_judgements(run, model="other-judge", seed=8)
+    assert record(run, tracking_uri=store, experiment="judged").run_id == first.run_id
+    assert client(store).get_run(first.run_id).data.tags["m4rag.judge"] == "other-judge"
 
 
 def test_other_answers_to_the_same_plan_are_another_run(store: str, run: Path) -> None:

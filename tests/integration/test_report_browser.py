@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import MARKUP, write_run
+from run_folders import MARKUP, write_judgements, write_run
 
 from m4rag.bench.report import write_report
 
@@ -42,9 +42,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same run as it comes, without images by a model of random weights, and with markup in every text."""
+    """The same run as it comes, judged, without images by a model of random weights, and with markup in every text."""
     folder = tmp_path_factory.mktemp("reports")
     write_run(folder / "plain")
+    write_run(folder / "judged")
+    write_judgements(folder / "judged")
     write_run(folder / "warned", note=NOTE, images="none")
     write_run(folder / "hostile", markup=MARKUP)
     return {path.name: write_report(path) for path in folder.iterdir()}
@@ -79,7 +81,7 @@ def visit(browser: Any, reports: dict[str, Path]) -> Iterator[Any]:
         made.context.close()
 
 
-@pytest.mark.parametrize("name", ["plain", "warned", "hostile"])
+@pytest.mark.parametrize("name", ["plain", "judged", "warned", "hostile"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window_asks_for_nothing_and_reports_no_error(
@@ -130,6 +132,29 @@ def test_marks_stand_where_their_numbers_say(visit: Any) -> None:
     assert len(places) == 4
     for shown, stated in places:
         assert shown == pytest.approx(stated, abs=0.5)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_rates_stand_at_their_relevance_and_their_height(visit: Any, width: int) -> None:
+    seen = visit("judged", viewport={"width": width, "height": 900})
+    places = seen.page.evaluate(
+        """() => [...document.querySelectorAll('.scatter .track')].flatMap(track => {
+            const frame = track.getBoundingClientRect();
+            return [...track.querySelectorAll('g')].flatMap((series, number) =>
+                [...series.querySelectorAll(':scope > svg')].map(dot => {
+                    const mark = dot.querySelector('path').getBoundingClientRect();
+                    const [, low, high, rate] = dot.querySelector('title').textContent
+                        .match(/relevance ([\\d.]+)–([\\d.]+): ([\\d.]+) %/).map(Number);
+                    const left = mark.left + mark.width / 2 - frame.left - (number ? 5 : -5);
+                    const above = frame.bottom - (mark.top + mark.bottom) / 2;
+                    return [1 + 4 * left / frame.width, (low + high) / 2, 100 * above / frame.height, rate];
+                }));
+        })"""
+    )
+    assert len(places) > 20
+    for x, relevance, y, rate in places:
+        assert x == pytest.approx(relevance, abs=0.02)
+        assert y == pytest.approx(rate, abs=1.5)
 
 
 def test_pictures_are_shown(visit: Any) -> None:

@@ -87,7 +87,7 @@ def test_a_run_stops_asking_when_answers_cannot_be_kept(tmp_path: Path) -> None:
     import asyncio
     import resource
 
-    from m4rag.bench.runner import _work
+    from m4rag.bench.durable import work
 
     asked: list[str] = []
 
@@ -100,7 +100,7 @@ def test_a_run_stops_asking_when_answers_cannot_be_kept(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
         with pytest.raises(Unavailable, match="can't be written"):
-            asyncio.run(_work(map(str, range(10_000)), ask, AnswerLog(tmp_path), 4, lambda _: None))
+            asyncio.run(work(map(str, range(10_000)), ask, AnswerLog(tmp_path), 4, lambda _: None))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert 0 < len(asked) < 100

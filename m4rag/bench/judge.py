@@ -1,0 +1,120 @@
+"""Have a vision-language model judge how relevant the passages of a run are to their questions.
+
+One request for each question and passage, with the question's image, in the published protocol: the score is of the
+passage, not of any answer. Passages of all settings that show any are judged, those of `oracle` too; a passage that
+several settings showed with a question is judged once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m4rag.bench.benchmark import finish, identify, with_client
+from m4rag.bench.durable import work
+from m4rag.bench.judgements import JUDGEMENTS, JudgementLog, Pair, pairs
+from m4rag.bench.relevance import Relevance, read_relevance
+from m4rag.bench.runs import Judgement, ModelIdentity, RunPlan
+from m4rag.errors import BadData
+from m4rag.manifests import Manifest
+from m4rag.progress import Progress
+from m4rag.schema import Status
+from m4rag.settings import Settings
+
+if TYPE_CHECKING:
+    from m4rag.vlm.client import VlmClient
+
+MAX_TOKENS = 512
+
+
+def judge_run(
+    run_folder: Path, settings: Settings, url: str, progress: Progress, *, with_answer: bool = True
+) -> Relevance:
+    """Judge the passages of a finished run, then score it and write its report again.
+
+    Interrupted, the same call continues; repeated, it asks only what failed. The same run judged by another model, or
+    in the other way, is judged from the start and the newer judgements replace the older ones once they are complete.
+
+    Args:
+        run_folder: What `benchmark.run` made.
+        settings: How the judge is called.
+        url: Base URL of the judge's server.
+        progress: Shows long work.
+        with_answer: Whether the judge is told the right answer, as the published one is; without it, it judges by
+            what is known when a question is served.
+
+    Raises:
+        UsageError: No setting of the run shows a passage.
+        BadData: The run is incomplete.
+        Unavailable: The server is gone; what was judged is kept.
+    """
+    plan = RunPlan.read(run_folder)
+    wanted = pairs(run_folder, plan)
+
+    async def judging(client: VlmClient) -> None:
+        judge = await identify(client)
+        log = JudgementLog(run_folder / JUDGEMENTS, _made_by(run_folder, plan, judge, with_answer))
+        judged = {key for key, row in log.read().items() if row.status is Status.OK}
+        waiting = [pair for pair in wanted if pair.key not in judged]
+
+        async def ask(pair: Pair) -> Judgement:
+            return await _ask(pair, client, judge.name, plan.images, with_answer)
+
+        if waiting:
+            with progress("judgements", len(wanted), len(wanted) - len(waiting)) as advance:
+                await work(iter(waiting), ask, log, client.concurrency, advance)
+        log.finish(wanted)
+
+    asyncio.run(with_client(settings, url, judging))
+    finish(run_folder)
+    relevance = read_relevance(run_folder)
+    if relevance is None:
+        raise RuntimeError("the run was judged and has no relevance")
+    return relevance
+
+
+async def _ask(pair: Pair, client: VlmClient, judge: str, images: str, with_answer: bool) -> Judgement:
+    from m4rag.vlm.images import read_image
+    from m4rag.vlm.parsing import parse
+    from m4rag.vlm.prompts import BEST_SCORE, judge_schema, render_judge
+
+    question = pair.question
+    right = question.options[question.answer_index]
+    common = {
+        "question_id": question.question_id,
+        "chunk_id": pair.chunk_ids[0],
+        "model": judge,
+        "with_answer": with_answer,
+    }
+    image = read_image(question.image) if images == "all" and question.image else None
+    try:
+        prompt = render_judge(question.question, pair.passage, right if with_answer else None)
+        completion = await client.generate(prompt, image=image, schema=judge_schema(), max_tokens=MAX_TOKENS)
+    except BadData as error:
+        # A blank passage, or a request that the server will not take: the pair stays, as an error.
+        return Judgement(**common, status=Status.ERROR, raw=str(error))
+    parsed = parse(completion.text, BEST_SCORE, completion.finish_reason)
+    return Judgement(
+        **common,
+        score=None if parsed.choice is None else parsed.choice + 1,
+        status=parsed.status,
+        raw=completion.text,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+        latency_ms=completion.latency_ms,
+    )
+
+
+def _made_by(run_folder: Path, plan: RunPlan, judge: ModelIdentity, with_answer: bool) -> Manifest:
+    from m4rag.vlm import prompts
+
+    config = {
+        "run": plan.digest,
+        "judge": judge.model_dump(mode="json"),
+        "prompts": prompts.judge_digest(),
+        "with_answer": with_answer,
+        "decoding": {"temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": 0},
+    }
+    inputs = {"answers": Manifest.read(run_folder / "answers").digest}
+    return Manifest(kind=JUDGEMENTS, command="bench judge", config=config, inputs=inputs)
