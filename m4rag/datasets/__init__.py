@@ -52,6 +52,14 @@ DATASETS = {
             corpus="sample",
         ),
         Dataset(
+            name="museum",
+            about="made-up facts about the sample's things: what a model can know only from training or retrieval",
+            contents="864 questions in 16 languages, inside the package",
+            license="CC-BY-4.0",
+            items=None,
+            corpus="museum",
+        ),
+        Dataset(
             name="worldcuisines",
             about="name or origin of the dish in the image, without, with true and with misleading context",
             contents="60,000 questions (test_large), 30 varieties of 24 languages",
@@ -64,6 +72,7 @@ DATASETS = {
 
 SOURCES = {
     "sample": "the documents of the sample benchmark; needs no path",
+    "museum": "the museum's cards and the sample's articles; needs no path",
     "worldcuisines-kb": "WorldCuisines' knowledge base of dishes: CSV, Parquet or JSONL",
     "jsonl": "any documents: one JSON object a line with the fields of m4rag.schema.Document",
 }
@@ -126,12 +135,12 @@ def load_documents(source: str, path: Path | None = None) -> Iterator[Document]:
     """
     if source not in SOURCES:
         raise UsageError(f"unknown source {source!r}", remedy=f"Known: {', '.join(sorted(SOURCES))}.")
-    if source == "sample":
+    if source in ("sample", "museum"):
         if path is not None:
-            raise UsageError("the sample is inside the package", where=str(path), remedy="Leave the path out.")
-        from m4rag.datasets import sample
+            raise UsageError(f"the {source} is inside the package", where=str(path), remedy="Leave the path out.")
+        from m4rag.datasets import museum, sample
 
-        return _distinct(sample.documents(), "sample")
+        return _distinct(sample.documents() if source == "sample" else museum.documents(), source)
     if path is None:
         raise UsageError(f"{source} is read from a file", remedy="Name the file.")
     if source == "jsonl":
@@ -153,9 +162,9 @@ def _check_items(name: str, items: Path | None) -> None:
 
 def _questions(name: str, items: Path | None) -> list[Question]:
     if items is None:
-        from m4rag.datasets import sample
+        from m4rag.datasets import museum, sample
 
-        return list(sample.questions())
+        return list(museum.questions() if name == museum.NAME else sample.questions())
     if (items / MANIFEST).exists():
         return list(read_folder(items, Question))
     from m4rag.datasets import worldcuisines

@@ -60,7 +60,9 @@ def ingest_documents(
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(f"{name!r} can't name a corpus", remedy="Use letters, digits, '_', '-' and '.'.")
     documents = load_documents(source, path)
-    made_by = Manifest(kind="documents", command="corpus ingest", config={"source": source}, inputs=_inputs(path))
+    made_by = Manifest(
+        kind="documents", command="corpus ingest", config={"source": source}, inputs=_inputs(source, path)
+    )
     folder = home / "corpus" / name / "documents"
     unchanged = (folder / MANIFEST).exists() and Manifest.read(folder).identity == made_by.identity
     languages: Counter[str] = Counter()
@@ -94,10 +96,10 @@ def ingest_documents(
     )
 
 
-def _inputs(path: Path | None) -> dict[str, str]:
+def _inputs(source: str, path: Path | None) -> dict[str, str]:
     """Digest of what goes in: the file, or the documents inside the package."""
     if path is None:
-        return {"sample": rows_digest(load_documents("sample"))}
+        return {source: rows_digest(load_documents(source))}
     try:
         return {path.name: file_digest(path)}
     except (FileNotFoundError, IsADirectoryError):

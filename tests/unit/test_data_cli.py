@@ -77,7 +77,7 @@ def items(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def test_list_names_every_dataset(m4rag: Run) -> None:
     listed = json.loads(m4rag("data", "list", "--json").stdout)
-    assert [dataset["name"] for dataset in listed["datasets"]] == ["sample", "worldcuisines"]
+    assert [dataset["name"] for dataset in listed["datasets"]] == ["sample", "museum", "worldcuisines"]
     assert "worldcuisines-kb" in m4rag("data", "list").stdout
 
 
