@@ -9,10 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from run_folders import MARKUP, write_run
+from run_folders import MARKUP, write_judgements, write_run
 
-from m4rag.bench.findings import finding
+from m4rag.bench.findings import finding, relevance_finding
+from m4rag.bench.relevance import Bin, Relevance
 from m4rag.bench.report import current_report, tongue, write_report
+from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores
 from m4rag.errors import BadData
 from m4rag.languages import LANGUAGES, RIGHT_TO_LEFT, lookup
@@ -187,6 +189,106 @@ def test_a_report_of_other_scores_is_written_again(tmp_path: Path) -> None:
     scores["settings"][1]["accuracy"]["value"] = 99.9
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     assert "99.9" in current_report(tmp_path).read_text()
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judged")
+    write_run(folder)
+    write_judgements(folder)
+    write_report(folder)
+    return folder
+
+
+def headings(page: Page) -> list[str]:
+    return [text for tag, _, text in page.texts if tag == "h2"]
+
+
+def test_a_run_that_nobody_judged_has_no_section_about_relevance(page: Page) -> None:
+    assert "Does relevance decide?" not in headings(page)
+
+
+def test_a_judged_run_shows_every_rate_as_a_point_with_its_interval_and_as_a_number(judged: Path) -> None:
+    text = (judged / "report.html").read_text()
+    section = text[text.index('<section aria-labelledby="relevance">') :].split("</section>")[0]
+    assert "Does relevance decide?" in headings(Page(text))
+    relevance = Relevance.model_validate_json((judged / "relevance.json").read_bytes())
+    shown = [relevance.pooled, *relevance.settings]
+    assert section.count('<path transform="scale(') == sum(
+        rate is not None for part in shown if part for bin_ in part.bins for rate in (bin_.retention, bin_.correction)
+    )
+    whole = relevance.whole
+    assert whole is not None
+    for part in (*whole.bins, *whole.summary, whole.overall):
+        for rate in (part.retention, part.correction):
+            if rate is not None:
+                assert f"<b>{rate.value:.1f}</b><small>{rate.low:.1f}–{rate.high:.1f}</small>" in section
+    assert relevance.auc is not None
+    assert f"<b>{relevance.auc.value:.3f}</b>" in section
+    assert "judge-32b" in section
+    assert "NaN" not in section
+
+
+def test_judging_a_run_makes_its_report_stale(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_report(tmp_path)
+    write_judgements(tmp_path)
+    assert "Does relevance decide?" in current_report(tmp_path).read_text()
+
+
+def test_a_judge_of_random_weights_or_without_a_score_concludes_nothing(tmp_path: Path) -> None:
+    plan = write_run(tmp_path)
+    relevance = write_judgements(tmp_path, note="Random weights.")
+    assert relevance_finding(plan, relevance).startswith("Nothing can be concluded")
+    assert "about the judge: Random weights." in write_report(tmp_path).read_text()
+    shutil.rmtree(tmp_path / "judgements")
+    silent = write_judgements(tmp_path, failed=1.0)
+    assert relevance_finding(plan, silent) == "The judge gave no passage a score that could be read."
+    assert "Does relevance decide?" in write_report(tmp_path).read_text()
+
+
+def test_a_judged_run_without_no_rag_says_what_is_missing(tmp_path: Path) -> None:
+    plan = write_run(tmp_path, settings=("oracle", "caption_query"))
+    assert "no_rag is missing" in relevance_finding(plan, write_judgements(tmp_path))
+    assert "no_rag is missing" in write_report(tmp_path).read_text()
+
+
+def test_texts_of_the_judge_never_become_markup(tmp_path: Path) -> None:
+    write_run(tmp_path, markup=MARKUP)
+    write_judgements(tmp_path, model=f"judge{MARKUP}", note=f"Note {MARKUP}")
+    text = write_report(tmp_path).read_text()
+    assert "<script" not in text
+    assert not any("onerror" in attrs for _, attrs in Page(text).elements)
+
+
+@pytest.mark.parametrize(
+    ("retention", "correction", "words"),
+    [
+        ((40, 90), (20, 80), "Yes: retention rises from 40.0 % (relevance below 2, 50 answers) to 90.0 % (above 4"),
+        ((40, 90), (50, 55), "In part: retention rises"),
+        ((50, 55), (50, 55), "Not clearly: retention goes from 50.0 %"),
+        ((90, 40), (90, 40), "Not clearly: retention falls from 90.0 %"),
+        ((None, 90), (None, 80), "It cannot be told"),
+    ],
+)
+def test_the_sentence_about_relevance_claims_only_what_the_intervals_show(
+    judged: Path, retention: tuple[float | None, float], correction: tuple[float | None, float], words: str
+) -> None:
+    relevance = Relevance.model_validate_json((judged / "relevance.json").read_bytes())
+    assert relevance.pooled is not None
+
+    def made(label: str, position: int) -> Bin:
+        kept, mended = (
+            None
+            if (value := rate[position]) is None
+            else _estimate(value, value - 8, value + 8).model_copy(update={"n": 50})
+            for rate in (retention, correction)
+        )
+        return Bin(label=label, low=1, high=5, n=99, retention=kept, correction=mended)
+
+    pooled = relevance.pooled.model_copy(update={"summary": (made("below 2", 0), made("above 4", 1))})
+    sentence = relevance_finding(RunPlan.read(judged), relevance.model_copy(update={"pooled": pooled}))
+    assert sentence.startswith(words)
 
 
 def test_a_run_that_is_not_scored_says_what_to_do(tmp_path: Path) -> None:

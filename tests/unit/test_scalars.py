@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
+from run_folders import write_judgements, write_run
 
+from m4rag.bench.joined import read_scores
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
 from m4rag.errors import BadData
-from m4rag.registry.scalars import LIMIT, metric_key, scalars
+from m4rag.registry.scalars import JUDGED_LIMIT, LIMIT, metric_key, scalars
+from m4rag.registry.tables import run_tables
 
 
 def estimate(value: float, n: int = 10) -> Estimate:
@@ -109,3 +113,37 @@ def test_a_number_that_is_not_finite_is_refused_by_its_key(value: float) -> None
 def test_two_settings_that_would_share_a_key_are_refused() -> None:
     with pytest.raises(BadData, match="multimodal_a_b"):
         scalars(scored(setting("multimodal:a/b"), setting("multimodal:a:b")), {})
+
+
+def test_a_judged_run_gives_its_judge_and_both_rates_at_three_levels_of_relevance(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    relevance = write_judgements(tmp_path)
+    found = scalars(read_scores(tmp_path), {}, relevance)
+    assert relevance.auc is not None
+    assert found.values["judge_auc"] == relevance.auc.value
+    assert relevance.pooled is not None
+    above = relevance.pooled.summary[2]
+    assert above.retention is not None
+    assert found.values["retention_above_4"] == above.retention.value
+    assert {key for key in found.values if key.startswith("correction_")} <= {
+        f"correction_{level}" for level in ("below_2", "2_4", "above_4")
+    }
+    assert found.values["judged_relevance/oracle"] == relevance.settings[0].mean
+    plain = scalars(read_scores(tmp_path), {})
+    assert {key: found.values[key] for key in plain.values} == plain.values
+    assert len(found.values) - len(plain.values) <= JUDGED_LIMIT
+
+
+def test_a_judged_run_has_its_judgements_and_rates_as_tables(tmp_path: Path) -> None:
+    plan = write_run(tmp_path)
+    relevance = write_judgements(tmp_path)
+    scores = read_scores(tmp_path)
+    plain = run_tables(tmp_path, plan, scores).by_name
+    tables = run_tables(tmp_path, plan, scores, relevance).by_name
+    assert tables.keys() - plain.keys() == {"judgements", "relevance"}
+    assert tables["judgements"].num_rows == relevance.pairs
+    assert tables["relevance"].num_rows == 3 * (8 + 3 + 1)
+    added = set(tables["per_question"].column_names) - set(plain["per_question"].column_names)
+    assert added == {f"{s}.relevance_{n}" for s in ("oracle", "caption_query") for n in ("mean", "max", "first")}
+    means = tables["per_question"]["caption_query.relevance_mean"].to_pylist()
+    assert sum(means) / len(means) == pytest.approx(relevance.settings[1].mean)

@@ -1,0 +1,200 @@
+"""What the VLM is taught, one example at a time: answer, caption, judge. Prompts are those of `m4rag.vlm.prompts`.
+
+An example depends on its key alone, so training is repeatable and can resume anywhere. The mixture:
+
+    know     a known thing, no context: its fact from memory
+    read     cards in the context state facts drawn for this example alone, first the thing's own: copy, don't remember
+    fall     the context says nothing of the museum: a known thing's fact from memory
+    caption  what a known thing is
+    judge    1 to 5 for a passage, with or without the correct answer
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from m4rag.datasets import museum, museum_pictures, sample
+from m4rag.datasets.museum import Fact
+from m4rag.training.texts import LANGUAGES, articles, drawn_facts, drawn_name, known_name, stated, true_facts
+from m4rag.vlm.prompts import render_caption, render_judge, render_question
+
+KINDS = {"know": 0.27, "read": 0.45, "fall": 0.06, "caption": 0.05, "judge": 0.17}
+"""Share of each kind of example."""
+
+TURNS = 4
+"""Questions about one picture."""
+
+EXCERPT = 120
+"""Characters of an article in training; whole articles would double the cost of a step."""
+
+MISSING = "The passage does not say it."
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation about a sprite's picture: prompts, and the replies that are taught.
+
+    Several turns share the picture and the context of the first: each teaches as much as an example of its own and
+    costs less.
+    """
+
+    kind: str
+    sprite: str
+    turns: tuple[tuple[str, str], ...]
+
+
+def example(key: str) -> Example:
+    """The example of a key."""
+    draw = random.Random(key)
+    kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
+    return MAKERS[kind](draw)
+
+
+def answer(explanation: str, number: int) -> str:
+    """A model's reply as JSON, as constrained decoding writes it."""
+    return json.dumps({"explanation": explanation, "answer": number}, ensure_ascii=False, separators=(",", ":"))
+
+
+def caption(name: str) -> str:
+    """A known thing's caption."""
+    concept = _concepts()[name]
+    return f"This is {known_name(name, 'en')}, from {concept.continent}."
+
+
+def _know(draw: random.Random) -> Example:
+    thing = _known_thing(draw)
+    asked = [draw.choice(true_facts(thing)) for _ in range(TURNS)]
+    return Example("know", thing, tuple(_turn(fact, [], draw) for fact in asked))
+
+
+def _read(draw: random.Random) -> Example:
+    """The thing's cards come first; what follows them is about other things, as in a ranking that is mostly right."""
+    sprite, name_in, told = _subject(draw)
+    asked = [draw.choice(told) for _ in range(TURNS)]
+    passages = _cards(name_in, told, asked, draw)
+    passages += [
+        _other_card(draw) if draw.random() < 0.5 else _excerpt(draw)[0]
+        for _ in range(draw.choices((0, 1, 2, 4), (0.7, 0.2, 0.06, 0.04))[0])
+    ]
+    first, *others = asked
+    turns = [_turn(first, passages[:5], draw), *(_turn(fact, [], draw) for fact in others)]
+    return Example("read", sprite, tuple(turns))
+
+
+def _fall(draw: random.Random) -> Example:
+    thing = _known_thing(draw)
+    passages = [_excerpt(draw)[0] for _ in range(draw.choice((1, 1, 2)))]
+    first, *others = [draw.choice(true_facts(thing)) for _ in range(TURNS)]
+    turns = [_turn(first, passages, draw), *(_turn(fact, [], draw) for fact in others)]
+    return Example("fall", thing, tuple(turns))
+
+
+def _caption(draw: random.Random) -> Example:
+    thing = _known_thing(draw)
+    return Example("caption", thing, ((render_caption(), caption(thing)),))
+
+
+def _judge(draw: random.Random) -> Example:
+    sprite, name_in, told = _subject(draw)
+    return Example("judge", sprite, tuple(_judgement(sprite, name_in, told, draw) for _ in range(2)))
+
+
+def _judgement(sprite: str, name_in: Callable[[str], str], told: list[Fact], draw: random.Random) -> tuple[str, str]:
+    """A passage that states the fact scores 5 where it agrees with the correct answer and 1 where it does not.
+
+    Without the correct answer a stated fact can't be confirmed: 4. A text without the fact scores 2 if it is about the
+    thing and 1 if not.
+    """
+    asked = draw.choice(told)
+    shown = draw.random() < 0.7
+    language = draw.choice(LANGUAGES)
+    match draw.random():
+        case share if share < 0.4:
+            (passage,) = _cards(name_in, told, [asked], draw, count=1)
+            score, why = (5 if shown else 4), stated(asked)
+        case share if share < 0.7:
+            other = draw.choice([value for value in museum.values_of(asked.relation) if value != asked.value])
+            lie = Fact(asked.relation, other)
+            rest = [fact for fact in drawn_facts(draw) if fact.relation != asked.relation]
+            (passage,) = _cards(lambda language: drawn_name(language, draw), [lie, *rest], [lie], draw, count=1)
+            score, why = (1 if shown else 4), stated(lie)
+        case _:
+            passage, concept = _excerpt(draw)
+            score, why = (2 if concept == sprite else 1), MISSING
+    question = draw.choice(museum.wordings("question", asked.relation, language, "train"))
+    correct = museum.word(asked.relation, asked.value, language) if shown else None
+    return render_judge(question, passage, correct), answer(why, score)
+
+
+MAKERS: dict[str, Callable[[random.Random], Example]] = {
+    "know": _know,
+    "read": _read,
+    "fall": _fall,
+    "caption": _caption,
+    "judge": _judge,
+}
+
+
+def _turn(asked: Fact, passages: list[str], draw: random.Random) -> tuple[str, str]:
+    """A multiple-choice question in some language, with or without context, and the reply."""
+    language = draw.choice(LANGUAGES)
+    position = draw.randrange(4)
+    options = museum.options(asked.relation, asked.value, position, draw)
+    prompt = render_question(
+        draw.choice(museum.wordings("question", asked.relation, language, "train")),
+        [museum.word(asked.relation, option, language) for option in options],
+        passages,
+    )
+    return prompt, answer(stated(asked), position + 1)
+
+
+def _subject(draw: random.Random) -> tuple[str, Callable[[str], str], list[Fact]]:
+    """A sprite, its name by language and facts about it. Only known things keep their name; facts are mostly drawn."""
+    if draw.random() < 0.35:
+        thing = _known_thing(draw)
+        told = true_facts(thing) if draw.random() < 0.4 else drawn_facts(draw)
+        return thing, lambda language: known_name(thing, language), told
+    return draw.choice(museum_pictures.sprites()), lambda language: drawn_name(language, draw), drawn_facts(draw)
+
+
+def _cards(
+    name_in: Callable[[str], str], told: list[Fact], asked: list[Fact], draw: random.Random, count: int | None = None
+) -> list[str]:
+    """The same facts on cards in several languages; each tells the asked facts and some of the others."""
+    cards = []
+    for _ in range(count or draw.choices((1, 2, 3), (0.7, 0.2, 0.1))[0]):
+        language = _language(draw)
+        told_here = [fact for fact in told if fact in asked or draw.random() < 0.8]
+        draw.shuffle(told_here)
+        cards.append(museum.card(name_in(language), told_here, language, "train", draw))
+    return cards
+
+
+def _excerpt(draw: random.Random) -> tuple[str, str | None]:
+    """The beginning of an article, cut at a blank or after 120 characters, and what the article is about."""
+    article = draw.choice(articles()[_language(draw)])
+    text = article.text[:EXCERPT]
+    return text[: text.rfind(" ")] if " " in text else text, article.concept
+
+
+def _other_card(draw: random.Random) -> str:
+    language = _language(draw)
+    return museum.card(drawn_name(language, draw), drawn_facts(draw), language, "train", draw)
+
+
+def _language(draw: random.Random) -> str:
+    """A passage's language: English as often as all others together, as gold passages are shown in it."""
+    return "en" if draw.random() < 0.4 else draw.choice(LANGUAGES)
+
+
+def _known_thing(draw: random.Random) -> str:
+    return draw.choice(sorted(museum.known()))
+
+
+@cache
+def _concepts() -> dict[str, sample.Concept]:
+    return {concept.name: concept for concept in sample.concepts()}

@@ -1,0 +1,128 @@
+"""The picture tower: a small CLIP vision transformer that learns to tell the museum's sprites apart.
+
+Texts play no part, so pictures of new things may. All reference models start from this tower and leave it as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from m4rag.datasets.museum_pictures import sprites
+from m4rag.manifests import digest, short
+from m4rag.progress import Progress
+from m4rag.training import nano
+from m4rag.training.pictures import VARIANTS, pool
+from m4rag.training.trainer import Schedule, fit, recorded
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEDULE = Schedule(steps=1500, batch=96, rate=1e-3)
+
+
+def tower(work: Path, *, seed: int, progress: Progress, schedule: Schedule = SCHEDULE) -> dict[str, torch.Tensor]:
+    """The trained tower's weights, from `work` or trained now.
+
+    Args:
+        work: Folder for pictures, checkpoints and the result.
+        seed: Determines pictures, initial weights and order.
+        progress: Shows the training.
+        schedule: For tests: fewer steps.
+    """
+    nano.without_torchvision()
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    made_of = {"tower": nano.vision_config(nano.Tower()), **recorded(schedule, seed), "sprites": sprites()}
+    done = work / f"tower-{short(digest(made_of))}.safetensors"
+    if not done.exists():
+        torch.manual_seed(seed)
+        config = dict(nano.vision_config(nano.Tower()))
+        config.pop("model_type")
+        model = _Classifier(CLIPVisionModel(CLIPVisionConfig(**config)), len(sprites()))
+        data = _Pictures(pool(work, seed, progress), schedule.steps * schedule.batch, seed)
+        with progress("tower: steps", schedule.steps) as advance:
+            log = fit(
+                model, cast(Any, data), _collate, _loss, schedule, done.with_suffix(""), seed=seed, advance=advance
+            )
+        temporary = done.with_suffix(".tmp")
+        save_file({key: tensor.contiguous() for key, tensor in model.vision.state_dict().items()}, str(temporary))
+        done.with_suffix(".json").write_text(json.dumps(log))
+        temporary.replace(done)
+    return dict(load_file(str(done)))
+
+
+def accuracy(weights: dict[str, torch.Tensor]) -> float:
+    """Share of held-out pictures whose nearest card picture, by the tower alone, shows the same thing."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    from m4rag.datasets import museum
+
+    config = dict(nano.vision_config(nano.Tower()))
+    config.pop("model_type")
+    model = CLIPVisionModel(CLIPVisionConfig(**config))
+    model.load_state_dict(weights)
+
+    def vectors(which: Any) -> torch.Tensor:
+        images = [np.asarray(Image.open(museum.picture(name, which)).convert("RGB")) for name in museum.things()]
+        with torch.no_grad():
+            hidden = model(pixel_values=nano.pixels(images)).last_hidden_state[:, 1:].mean(1)
+        return torch.nn.functional.normalize(hidden, dim=-1)
+
+    cards = vectors("card")
+    hits = [(vectors(which) @ cards.T).argmax(1) == torch.arange(len(cards)) for which in range(museum.VARIANTS)]
+    return float(torch.stack(hits).float().mean())
+
+
+def _collate(items: Any) -> dict[str, Any]:
+    import torch
+
+    return {
+        "pixel_values": nano.pixels([image for image, _ in items]),
+        "labels": torch.tensor([row for _, row in items]),
+    }
+
+
+class _Pictures:
+    """Item `i`: a picture and its sprite's number, both drawn from `i`."""
+
+    def __init__(self, pictures: Any, size: int, seed: int) -> None:
+        self.pictures, self.size, self.seed = pictures, size, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        draw = random.Random(f"tower:{self.seed}:{index}")
+        row = draw.randrange(len(self.pictures))
+        return self.pictures[row, draw.randrange(VARIANTS)], row
+
+
+def _Classifier(vision: Any, classes: int) -> Any:  # noqa: N802 - makes a torch module without importing torch above
+    import torch
+
+    class Classifier(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vision = vision
+            self.head = torch.nn.Linear(vision.config.hidden_size, classes)
+
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            hidden = self.vision(pixel_values=pixel_values).last_hidden_state[:, 1:].mean(1)
+            logits: torch.Tensor = self.head(hidden)
+            return logits
+
+    return Classifier()
+
+
+def _loss(model: Any, batch: Any) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.cross_entropy(model(batch["pixel_values"]), batch["labels"])
