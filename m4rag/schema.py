@@ -33,6 +33,7 @@ class Document(Row):
         source: Name of the corpus it comes from.
         url: Where a reader can see the original.
         image: Path of a picture that belongs to it.
+        image_digest: SHA-256 of that picture; None without one, and for a web address, which is never fetched.
         license: SPDX identifier or short name of the text's licence.
         extra: What only this source has (categories, aliases), JSON-serialisable.
     """
@@ -46,6 +47,7 @@ class Document(Row):
     source: str
     url: str | None = None
     image: str | None = None
+    image_digest: str | None = None
     license: str | None = None
     extra: dict[str, Any] = Field(default_factory=dict)
 
@@ -64,6 +66,7 @@ class Chunk(Row):
         source: Corpus of the document.
         tokens: Length in tokens of the chunker's tokenizer.
         image: Picture of the document, if it has one.
+        image_digest: SHA-256 of that picture.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"image"})
@@ -77,6 +80,7 @@ class Chunk(Row):
     source: str
     tokens: int
     image: str | None = None
+    image_digest: str | None = None
 
 
 class Question(Row):

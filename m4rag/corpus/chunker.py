@@ -119,6 +119,7 @@ def _chunk(document: Document, index: int, text: str, tokens: int) -> Chunk:
         source=document.source,
         tokens=tokens,
         image=document.image,
+        image_digest=document.image_digest,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from m4rag.datasets import load_documents
 from m4rag.errors import BadData, UsageError
-from m4rag.manifests import MANIFEST, Manifest, file_digest, rows_digest
+from m4rag.manifests import MANIFEST, Manifest, digest, file_digest, rows_digest
 from m4rag.schema import Document
 from m4rag.shards import write_folder
 
@@ -59,10 +59,12 @@ def ingest_documents(
     """
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(f"{name!r} can't name a corpus", remedy="Use letters, digits, '_', '-' and '.'.")
+    inputs = _inputs(source, path)
+    pictures = _pictures(load_documents(source, path))
+    if pictures:
+        inputs["pictures"] = digest(sorted(pictures.values()))
     documents = load_documents(source, path)
-    made_by = Manifest(
-        kind="documents", command="corpus ingest", config={"source": source}, inputs=_inputs(source, path)
-    )
+    made_by = Manifest(kind="documents", command="corpus ingest", config={"source": source}, inputs=inputs)
     folder = home / "corpus" / name / "documents"
     unchanged = (folder / MANIFEST).exists() and Manifest.read(folder).identity == made_by.identity
     languages: Counter[str] = Counter()
@@ -73,7 +75,7 @@ def ingest_documents(
         for document in documents:
             languages[document.language] += 1
             without_text += not document.text.strip()
-            yield document
+            yield document.model_copy(update={"image_digest": pictures.get(document.image or "")})
             if progress is not None:
                 progress(1)
         if not languages:
@@ -94,6 +96,12 @@ def ingest_documents(
         digest=manifest.digest,
         unchanged=unchanged,
     )
+
+
+def _pictures(documents: Iterable[Document]) -> dict[str, str]:
+    """Path of each picture that is a file here to its digest: an index of pictures changes when a picture does."""
+    names = {document.image for document in documents if document.image}
+    return {name: file_digest(Path(name)) for name in sorted(names) if Path(name).is_file()}
 
 
 def _inputs(source: str, path: Path | None) -> dict[str, str]:

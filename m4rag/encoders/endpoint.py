@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,8 @@ FIRST_PAUSE_S = 0.25
 BUSY = frozenset({429, 502, 503, 504})
 """Answers after which the same request may do better; embedding changes nothing, so asking again is safe."""
 
+log = logging.getLogger(__name__)
+
 START = "Start it (vllm serve MODEL --runner pooling) or correct its address."
 
 WHITE_PNG = (
@@ -51,8 +54,9 @@ class EndpointEncoder:
     """A pooling server's model. Its name, vector length and whether it takes images are asked from the server once.
 
     A model that takes images gets everything as chat messages, texts too: the message form goes through the model's
-    chat template and the plain form does not, and queries and passages must be written alike. A text model gets plain
-    texts in batches. Vectors are cut and normalised here, so any `dim` works whatever the server's Matryoshka settings.
+    chat template and the plain form does not, and queries and passages must be written alike. Passages come with the
+    picture of their page, if it was a file when the corpus was ingested. A text model gets plain texts in batches.
+    Vectors are cut and normalised here, so any `dim` works whatever the server's Matryoshka settings.
 
     Args:
         base_url: Address ending in `/v1`.
@@ -85,7 +89,7 @@ class EndpointEncoder:
     @property
     def identity(self) -> dict[str, Any]:
         """The served model as its server names it, the vectors' length, and how texts are written."""
-        form = "messages" if "image" in self.modalities else "input"
+        form = "messages, page pictures" if "image" in self.modalities else "input"
         return {"kind": "openai-embeddings", "model": self.name, "dim": self.dim, "form": form, "passage": PASSAGE}
 
     def encode_queries(self, queries: Sequence[Query]) -> NDArray[np.float32]:
@@ -101,13 +105,27 @@ class EndpointEncoder:
         return self._encode([(query.text, query.image) for query in queries])
 
     def encode_passages(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-        """Passages, titles included, to float32 [n, dim], every row of length 1.
+        """Passages, titles and page pictures included, to float32 [n, dim], every row of length 1.
+
+        A picture that was a web address when the corpus was ingested is not fetched: its passage goes without, and the
+        log says how many did.
 
         Raises:
-            BadData: The server refuses a passage, for example because it is longer than its window.
+            BadData: The server refuses a passage, for example because it is longer than its window; or a picture is
+                not what it was when the corpus was ingested.
             Unavailable: The server stopped answering.
         """
-        return self._encode([(passage_text(chunk), None) for chunk in chunks])
+        texts = [passage_text(chunk) for chunk in chunks]
+        return self._encode(list(zip(texts, self._pictures(chunks), strict=True)))
+
+    def _pictures(self, chunks: Sequence[Chunk]) -> list[str | None]:
+        if "image" not in self.modalities:
+            return [None] * len(chunks)
+        if left_out := sum(chunk.image is not None and chunk.image_digest is None for chunk in chunks):
+            log.warning(
+                "%d pictures were no files when the corpus was ingested: their text alone is embedded", left_out
+            )
+        return [_ingested(chunk) for chunk in chunks]
 
     def _encode(self, items: Sequence[Item]) -> NDArray[np.float32]:
         import numpy as np
@@ -195,6 +213,19 @@ def _messages(text: str, url: str | None) -> list[dict[str, Any]]:
     image = [{"type": "image_url", "image_url": {"url": url}}] if url else []
     words = [{"type": "text", "text": text}] if text or not url else []
     return [{"role": "user", "content": image + words}]
+
+
+def _ingested(chunk: Chunk) -> str | None:
+    """The page's picture, if it still is the one that the index is named after."""
+    from m4rag.vlm.images import read_image
+
+    if chunk.image is None or chunk.image_digest is None:
+        return None
+    if read_image(chunk.image).digest != chunk.image_digest:
+        raise BadData(
+            "the picture changed since the corpus was ingested", where=chunk.image, remedy="Ingest the corpus again."
+        )
+    return chunk.image
 
 
 def _data_url(image: str) -> str:

@@ -138,7 +138,7 @@ def _load(folder: Path) -> SentenceTransformer:
         raise UsageError(
             "not a sentence-transformers model: no modules.json", where=str(folder), remedy="Name the model's folder."
         )
-    _hide_broken_torchvision()
+    hide_broken_torchvision()
     try:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging
@@ -150,11 +150,11 @@ def _load(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder), local_files_only=True)
 
 
-def _hide_broken_torchvision() -> None:
+def hide_broken_torchvision() -> None:
     """Make transformers do without torchvision where it is installed but can't be imported.
 
     PyPI's torchvision is built for CUDA and fails beside a CPU build of torch; transformers imports it if it is there,
-    and a text encoder does not need it.
+    and nothing here needs it.
     """
     try:
         import torchvision  # type: ignore[import-untyped]  # noqa: F401

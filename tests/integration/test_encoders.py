@@ -24,6 +24,7 @@ from m4rag.encoders import Encoder, Query, load
 from m4rag.encoders import endpoint as endpoint_module
 from m4rag.encoders.loading import _minilm_folder
 from m4rag.errors import BadData, M4ragError, Unavailable, UsageError
+from m4rag.manifests import file_digest
 from m4rag.schema import Chunk, Document
 from m4rag.settings import Settings
 from m4rag.vlm.engine import command, environment
@@ -191,6 +192,13 @@ def test_a_real_multimodal_server_embeds_texts_and_images(embedding_server: Any,
     )
     with pytest.raises(BadData, match="no such"):
         encoder.encode_queries([Query("x", str(tmp_path / "none.png"))])
+
+    page = chunk("ጤና", title="").model_copy(update={"image": red, "image_digest": file_digest(Path(red))})
+    passage = encoder.encode_passages([page])
+    assert (passage @ encoder.encode_queries([Query("\nጤና", red)]).T).item() > 0.999, "the page's picture counts"
+    Path(red).write_bytes(Path(blue).read_bytes())
+    with pytest.raises(BadData, match="the picture changed since the corpus was ingested"):
+        encoder.encode_passages([page])
 
 
 Handler = Callable[[Any], Awaitable[Any]]
