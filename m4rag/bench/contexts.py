@@ -5,6 +5,7 @@ Settings (M4-RAG, section "settings"; the query is what is searched):
     text_only              no image, no context: the baseline that shows what the question alone gives away
     no_rag                 image, no context
     oracle                 the gold documents themselves
+    irrelevant             as many gold documents of other questions: what a model does with context that cannot help
     oracle_query           search with question + gold text: the ceiling of text retrieval
     caption_query          search with question + the model's own caption of the image
     multimodal:<encoder>   search with question + image in a multimodal encoder's space
@@ -12,6 +13,7 @@ Settings (M4-RAG, section "settings"; the query is what is searched):
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 TEXT_ONLY = "text_only"
 NO_RAG = "no_rag"
 ORACLE = "oracle"
+IRRELEVANT = "irrelevant"
 ORACLE_QUERY = "oracle_query"
 CAPTION_QUERY = "caption_query"
 MULTIMODAL = "multimodal:"
@@ -42,13 +45,13 @@ def check_setting(setting: str) -> str:
     Raises:
         UsageError: It is not one; lists those that are.
     """
-    if setting in (TEXT_ONLY, NO_RAG, ORACLE, ORACLE_QUERY, CAPTION_QUERY):
+    if setting in (TEXT_ONLY, NO_RAG, ORACLE, IRRELEVANT, ORACLE_QUERY, CAPTION_QUERY):
         return setting
     if setting.startswith(MULTIMODAL) and len(setting) > len(MULTIMODAL):
         return setting
     raise UsageError(
         f"unknown setting {setting!r}",
-        remedy="Known: no_rag, oracle, oracle_query, caption_query, multimodal:<encoder>, text_only.",
+        remedy="Known: no_rag, oracle, oracle_query, caption_query, multimodal:<encoder>, irrelevant, text_only.",
     )
 
 
@@ -59,7 +62,7 @@ def retrieves(setting: str) -> bool:
 
 def needs_gold(setting: str) -> bool:
     """Whether the setting reads the gold documents."""
-    return setting in (ORACLE, ORACLE_QUERY)
+    return setting in (ORACLE, IRRELEVANT, ORACLE_QUERY)
 
 
 def has_context(setting: str) -> bool:
@@ -104,6 +107,36 @@ def oracle_contexts(questions: Sequence[Question], gold: Mapping[str, Document])
         passages = tuple(_passage(gold[name], gold[name].document_id) for name in question.gold)
         contexts.append(
             Context(question_id=question.question_id, query="", passages=passages, scores=(1.0,) * len(passages))
+        )
+    return contexts
+
+
+def irrelevant_contexts(questions: Sequence[Question], gold: Mapping[str, Document]) -> list[Context]:
+    """For each question as many gold documents as it has itself, but those of other questions, drawn by a hash.
+
+    Args:
+        questions: The questions.
+        gold: Gold id to document, for all questions of the run.
+
+    Raises:
+        BadData: A question names no gold document, or there are too few others.
+    """
+    names = sorted(gold)
+    contexts = []
+    for question in questions:
+        draw = random.Random(f"irrelevant:{question.question_id}")  # noqa: S311 - repeatable, nothing secret
+        others = [name for name in names if name not in question.gold]
+        if not 0 < len(question.gold) <= len(others):
+            raise BadData(
+                f"{len(question.gold)} gold documents, {len(others)} of other questions",
+                where=question.question_id,
+                remedy="Leave out the setting irrelevant.",
+            )
+        passages = tuple(
+            _passage(gold[name], gold[name].document_id) for name in draw.sample(others, len(question.gold))
+        )
+        contexts.append(
+            Context(question_id=question.question_id, query="", passages=passages, scores=(0.0,) * len(passages))
         )
     return contexts
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from m4rag.bench.contexts import CAPTION_QUERY, MULTIMODAL, NO_RAG, ORACLE, ORACLE_QUERY, TEXT_ONLY, retrieves
+from m4rag.bench.contexts import (
+    CAPTION_QUERY,
+    IRRELEVANT,
+    MULTIMODAL,
+    NO_RAG,
+    ORACLE,
+    ORACLE_QUERY,
+    TEXT_ONLY,
+    retrieves,
+)
 from m4rag.bench.relevance import Bin, Relevance
 from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
@@ -39,6 +48,7 @@ def what_it_is(setting: str, images: str) -> str:
         TEXT_ONLY: "question alone: no image, no passages",
         NO_RAG: f"{seen}, no passages",
         ORACLE: f"{seen}, with the gold document itself",
+        IRRELEVANT: f"{seen}, with the gold document of another question",
         ORACLE_QUERY: f"{seen}, with passages found by question and gold text: the ceiling of text retrieval",
         CAPTION_QUERY: f"{seen}, with passages found by question and the model's own caption",
     }[setting]

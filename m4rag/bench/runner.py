@@ -16,10 +16,12 @@ from m4rag.bench.answers import AnswerLog, Key
 from m4rag.bench.contexts import (
     CAPTION_QUERY,
     CONTEXT_LANGUAGE,
+    IRRELEVANT,
     ORACLE,
     TEXT_ONLY,
     Search,
     has_context,
+    irrelevant_contexts,
     oracle_contexts,
     queries,
     retrieved_contexts,
@@ -76,7 +78,7 @@ def write_contexts(
 
         def contexts(questions: list[Question], setting: str = setting) -> list[Context]:
             if not retrieves(setting):
-                return oracle_contexts(questions, gold)
+                return (irrelevant_contexts if setting == IRRELEVANT else oracle_contexts)(questions, gold)
             asked = queries(setting, questions, gold, captions)
             return retrieved_contexts(questions, asked, searches[setting])
 
@@ -218,7 +220,7 @@ async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
 def _context_language(task: Task) -> str:
     if not has_context(task.setting):
         return ""
-    return CONTEXT_LANGUAGE if task.setting == ORACLE else "mixed"
+    return CONTEXT_LANGUAGE if task.setting in (ORACLE, IRRELEVANT) else "mixed"
 
 
 def _key(task: Task) -> Key:
