@@ -206,6 +206,10 @@ def verify_command(
 @app.command("eval")
 def eval_command(
     corpus: Corpus = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset whose questions are searched. Default: names, see above.")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="File of questions, for datasets that are not shipped.")] = None,
     index: Annotated[str | None, typer.Option(help="Index or collection. Default: the corpus's.")] = None,
     channel: Annotated[list[str] | None, typer.Option(help="dense, bm25 or hybrid; repeat it. Default: all.")] = None,
     encoder: Encoder = None,
@@ -215,8 +219,13 @@ def eval_command(
 
     Names (`extra.aliases` of the documents) are queries only; title and text are what is indexed. Reported for all
     names, for those that differ from the title, and for those without a Latin letter.
+
+    With --dataset every question, with its image where the encoder takes one, must find its gold documents: in the
+    whole index, in the question's own language, and in the other languages.
     """
-    from m4rag.index.evaluate import alias_queries, evaluate
+    from m4rag.datasets import load_questions
+    from m4rag.index.evaluate import SUBSETS, alias_queries, evaluate
+    from m4rag.index.evaluate_questions import SCOPES, evaluate_questions
     from m4rag.index.search import encoder_of
     from m4rag.index.store import connect
     from m4rag.schema import Document
@@ -224,7 +233,9 @@ def eval_command(
     from m4rag.shards import read_folder
 
     name = _corpus(corpus)
-    queries = alias_queries(read_folder(settings().home / "corpus" / name / "documents", Document))
+    documents = read_folder(settings().home / "corpus" / name / "documents", Document)
+    questions = load_questions(dataset, items) if dataset else []
+    queries = [] if dataset else alias_queries(documents)
     with connect(settings()) as store:
         target = index or name
         description = store.describe(target)
@@ -234,23 +245,27 @@ def eval_command(
         ]
         needs = any(each != "bm25" for each in wanted)
         using = encoder_of(description, settings(), encoder) if needs else None
-        with progress("queries", len({query.text for query in queries})) as advance:
-            report = evaluate(store, target, queries, using, wanted, advance)
-    emit(report, json, lambda console: _render_eval(console, report))
+        if dataset:
+            with progress("questions", len(questions)) as advance:
+                report = evaluate_questions(store, target, questions, documents, using, wanted, advance)
+        else:
+            with progress("queries", len({query.text for query in queries})) as advance:
+                report = evaluate(store, target, queries, using, wanted, advance)
+    emit(report, json, lambda console: _render_eval(console, report, SCOPES if dataset else SUBSETS))
 
 
-def _render_eval(console: Console, report: dict[str, Any]) -> None:
+def _render_eval(console: Console, report: dict[str, Any], sets: Iterable[str]) -> None:
     from rich.table import Table
 
-    from m4rag.index.evaluate import MACRO_QUERIES, MEASURES, SUBSETS
+    from m4rag.index.evaluate import MACRO_QUERIES, MEASURES
 
     console.print(
         f"{report['collection']}: {report['queries']} queries, {report['passages']} passages", highlight=False
     )
-    if report["encoder_languages"]:
+    if report.get("encoder_languages"):
         languages = ", ".join(report["encoder_languages"])
         console.print(f"encoder {report['encoder']} was trained on {languages} only", highlight=False)
-    for subset in SUBSETS:
+    for subset in sets:
         table = Table("language", "queries", "channel", *MEASURES, title=subset, box=None, pad_edge=False)
         for label, queries, channel, means in _eval_rows(report, subset, MACRO_QUERIES):
             table.add_row(label, str(queries), channel, *(f"{means[name]:.3f}" for name in MEASURES))

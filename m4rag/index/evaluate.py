@@ -176,10 +176,11 @@ def summarise(queries: Sequence[EvalQuery], scores: Mapping[str, Mapping[str, fl
         Subset to `{"queries", "mean", "macro", "macro_languages", "languages": {code: {"queries", measures...}}}`;
         `mean` is over queries, `macro` over languages with at least 20 of them (None if there is none).
     """
-    return {subset: _subset([query for query in queries if subset in query.subsets], scores) for subset in SUBSETS}
+    return {subset: summary([query for query in queries if subset in query.subsets], scores) for subset in SUBSETS}
 
 
-def _subset(queries: Sequence[EvalQuery], scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def summary(queries: Sequence[EvalQuery], scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Means over queries and languages of one set of queries, as `summarise` gives them."""
     by_language: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     for query in queries:
         by_language[query.language].append(scores[query.query_id])
