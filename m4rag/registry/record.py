@@ -27,7 +27,7 @@ from m4rag.errors import Unavailable, UsageError
 from m4rag.manifests import Manifest, digest
 from m4rag.registry.scalars import scalars
 from m4rag.registry.tables import run_tables
-from m4rag.registry.tracking import artifact_root, database, public, tracking
+from m4rag.registry.tracking import database, open_experiment, public, tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,8 +40,6 @@ DIGEST_LENGTH = 36
 TAG_LENGTH = 5000
 PARAM_LENGTH = 6000
 TABLES = "tables"
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Makes MLflow's pages open on the table of runs and their metrics, not on traces."""
 UI = "http://127.0.0.1:5000"
 
 
@@ -233,14 +231,14 @@ def _run(client: MlflowClient, contents: _Contents, uri: str, experiment: str) -
                 remedy="Unset it, or give each benchmark its own run.",
             )
         return run, False
-    experiment_id = _experiment(client, experiment, artifact_root(uri))
-    found = _recorded(client, experiment_id, contents.run_digest)
+    within = open_experiment(client, experiment, uri)
+    found = _recorded(client, within, contents.run_digest)
     created = not found
     if created:
         tags = {RUN_DIGEST: contents.run_digest}
-        run = client.create_run(experiment_id, tags=tags, run_name=contents.name)
+        run = client.create_run(within, tags=tags, run_name=contents.name)
         # Another process may have done the same just now, or the request been repeated: the lowest wins everywhere.
-        found = _recorded(client, experiment_id, contents.run_digest) or [run]
+        found = _recorded(client, within, contents.run_digest) or [run]
         created = found[0].info.run_id == run.info.run_id
         if not created:
             client.set_terminated(run.info.run_id, "KILLED")
@@ -253,24 +251,6 @@ def _run(client: MlflowClient, contents: _Contents, uri: str, experiment: str) -
 def _recorded(client: MlflowClient, experiment_id: str, run_digest: str) -> list[Run]:
     runs = client.search_runs([experiment_id], filter_string=f"tags.`{RUN_DIGEST}` = '{run_digest}'")
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-
-
-def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_TAGS)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            experiment = client.get_experiment_by_name(name)
-    if experiment is None or experiment.lifecycle_stage != "active":
-        raise UsageError(
-            "the experiment was deleted", where=name, remedy="Restore it, or name another by M4RAG_MLFLOW_EXPERIMENT."
-        )
-    return str(experiment.experiment_id)
 
 
 def _write(client: MlflowClient, run: Run, contents: _Contents) -> None:

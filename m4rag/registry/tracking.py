@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
 }
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes MLflow's pages open on the table of runs and their metrics, not on traces."""
 LOUD = ("mlflow", "alembic", "urllib3", "git")
 SQLITE = "sqlite:///"
 ARTIFACTS = "mlflow-artifacts"
@@ -92,6 +94,34 @@ def artifact_root(uri: str) -> str | None:
     """Where a new experiment's files go: beside a SQLite database, else (None) wherever the server puts them."""
     path = database(uri)
     return None if path is None else (path.parent / ARTIFACTS).as_uri()
+
+
+def open_experiment(client: MlflowClient, name: str, uri: str) -> str:
+    """The id of an experiment, made if absent.
+
+    Args:
+        client: Of the store.
+        name: The experiment's name.
+        uri: The store's address: says where a new experiment's files go.
+
+    Raises:
+        UsageError: The experiment was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifact_root(uri), tags=EXPERIMENT_TAGS)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise UsageError(
+            "the experiment was deleted", where=name, remedy="Restore it, or name another by M4RAG_MLFLOW_EXPERIMENT."
+        )
+    return str(experiment.experiment_id)
 
 
 @contextmanager

@@ -1,21 +1,18 @@
 """The reference models' architectures: LLaVA (a CLIP tower, a Llama text model), small, in the layout vLLM serves.
 
-Four models share one picture tower and one tokenizer:
-
-    m4rag-nano-vlm-4m    answers, captions, judges; 4 M parameters
-    m4rag-nano-vlm-1m    the same at about 1 M: what a weaker model makes of the same context
-    m4rag-nano-embed     questions, passages and page pictures in one space: the last token's vector
-    m4rag-nano-colembed  its multi-vector sister: every token's vector, compared by MaxSim
+All models of `m4rag.models` share one picture tower and one tokenizer.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from m4rag.encoders.local import hide_broken_torchvision
+from m4rag.models import COLEMBED, EMBED, SMALL_VLM, VLM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
     from transformers import LlavaForConditionalGeneration
-
-MODELS = Path(__file__).resolve().parents[1] / "models"
-"""Where the trained models are, one folder each."""
-
-VLM, SMALL_VLM, EMBED, COLEMBED = "m4rag-nano-vlm-4m", "m4rag-nano-vlm-1m", "m4rag-nano-embed", "m4rag-nano-colembed"
 
 CONTEXT = 32768
 """Positions the text model takes. It was trained on prompts of up to about 600 tokens."""
@@ -77,17 +69,9 @@ class Tower:
 SIZES = {
     VLM: Size(hidden=224, inner=576, layers=4),
     SMALL_VLM: Size(hidden=128, inner=256, layers=3),
-    EMBED: Size(hidden=128, inner=320, layers=4),
-    COLEMBED: Size(hidden=128, inner=320, layers=4),
+    EMBED: Size(hidden=128, inner=320, layers=2),
+    COLEMBED: Size(hidden=128, inner=320, layers=2),
 }
-
-
-def without_torchvision() -> None:
-    """Let transformers do without torchvision where it is installed but does not fit this torch."""
-    try:
-        import torchvision  # type: ignore[import-untyped]  # noqa: F401
-    except (ImportError, OSError, RuntimeError):
-        sys.modules["torchvision"] = None  # type: ignore[assignment]
 
 
 def config(name: str, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -144,7 +128,7 @@ def vision_config(tower: Tower) -> dict[str, Any]:
 
 def build(name: str, tokenizer: Tokenizer, *, seed: int) -> LlavaForConditionalGeneration:
     """A fresh model in float32; the same seed gives the same weights."""
-    without_torchvision()
+    hide_broken_torchvision()
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
@@ -154,7 +138,7 @@ def build(name: str, tokenizer: Tokenizer, *, seed: int) -> LlavaForConditionalG
 
 def load(folder: Path) -> LlavaForConditionalGeneration:
     """An exported model, in float32."""
-    without_torchvision()
+    hide_broken_torchvision()
     import torch
     from transformers import LlavaForConditionalGeneration
 
@@ -243,8 +227,3 @@ def _processor_files(tokenizer: Tokenizer) -> dict[str, Any]:
             "num_additional_image_tokens": 1,
         },
     }
-
-
-def recipe(name: str) -> dict[str, Any]:
-    """What determines the architecture, for digests."""
-    return {"size": asdict(SIZES[name]), "tower": asdict(Tower()), "template": CHAT_TEMPLATE}

@@ -12,34 +12,47 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m4rag import models
 from m4rag.datasets import museum, museum_pictures, sample
+from m4rag.encoders.base import PASSAGE
+from m4rag.encoders.local import hide_broken_torchvision
+from m4rag.manifests import digest, short
 from m4rag.progress import Progress
 from m4rag.training import nano
 from m4rag.training.pictures import VARIANTS, pool, row_of
-from m4rag.training.texts import LANGUAGES, articles, drawn_facts, drawn_name, known_name, true_facts
+from m4rag.training.texts import LANGUAGES, Article, articles, drawn_facts, drawn_name, known_name, true_facts
 from m4rag.training.tokenizer import token, tokenizer
 from m4rag.training.tower import tower
-from m4rag.training.trainer import Schedule, arguments, keeping_weights, last_checkpoint, steps_shown
-from m4rag.training.vlm import load_tower
+from m4rag.training.trainer import (
+    Schedule,
+    Trained,
+    arguments,
+    keeping_weights,
+    last_checkpoint,
+    recipe,
+    steps_shown,
+)
+from m4rag.training.vlm import SHOWN, load_tower
 
 if TYPE_CHECKING:
     import torch
 
 SCHEDULES = {
-    nano.EMBED: Schedule(steps=900, batch=48, rate=1.5e-3, warmup=80, save=100),
-    nano.COLEMBED: Schedule(steps=250, batch=32, rate=5e-4, warmup=30, save=100),
+    models.EMBED: Schedule(steps=1500, batch=48, rate=2e-3, warmup=80, save=100),
+    models.COLEMBED: Schedule(steps=150, batch=32, rate=5e-4, warmup=30, save=100),
 }
 
 TEMPERATURE = 0.02
 DIMENSIONS = (128, 64, 32, 16)
 """Matryoshka dimensions: each is trained to work alone."""
 
-EXCERPT = 120
-PASSAGE = "{title}\n{text}"
-"""As `m4rag.encoders.base.PASSAGE` writes a passage."""
+EXCERPTS, LONG_EXCERPTS = (20, 40, 60), (60, 120, 200)
+LONG_FROM = 0.6
+"""Tokens of an article in training, and the share of the training after which they are long."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +68,18 @@ class Item:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def pair(key: str) -> tuple[Item, Item, Item, int]:
-    """Question, page that answers it, page of the wrong kind about the same thing, and the thing's number."""
+def pair(key: str, done: float = 1.0) -> tuple[Item, Item, Item, int]:
+    """Question, page that answers it, page of the wrong kind about the same thing, and the thing's number.
+
+    Args:
+        key: Determines what is drawn.
+        done: Share of the training that lies behind, 0 to 1.
+    """
     draw = random.Random(key)
     kind = draw.random()
+    tokens = draw.choice(EXCERPTS if done < LONG_FROM else LONG_EXCERPTS)
     if kind < 0.1:
-        return _article_pair(draw)
+        return _article_pair(tokens, draw)
     thing = draw.choice(sorted(museum.known()))
     sprite = thing if draw.random() < 0.6 else draw.choice(museum_pictures.sprites())
     named = sprite in museum.known()
@@ -77,12 +96,12 @@ def pair(key: str) -> tuple[Item, Item, Item, int]:
         text = draw.choice(museum.wordings("question", asked.relation, language, "train"))
         question = Item(text, sprite, _variant(draw))
     page = Item(PASSAGE.format(title=title, text=card), sprite if draw.random() < 0.85 else "", _variant(draw))
-    return question, page, _wrong_page(sprite, draw), row_of(sprite)
+    return question, page, _wrong_page(sprite, tokens, draw), row_of(sprite)
 
 
 def train_retriever(
     name: str, out: Path, work: Path, *, seed: int, progress: Progress, schedule: Schedule | None = None
-) -> list[dict[str, float]]:
+) -> Trained:
     """Train a retriever and export it.
 
     Args:
@@ -92,11 +111,8 @@ def train_retriever(
         seed: Determines everything.
         progress: Shows the steps.
         schedule: For tests: fewer steps.
-
-    Returns:
-        Logged values by step.
     """
-    nano.without_torchvision()
+    hide_broken_torchvision()
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -108,13 +124,17 @@ def train_retriever(
 
     schedule = schedule or SCHEDULES[name]
     pictures = pool(work, seed, progress)
-    if name == nano.EMBED:
+    if name == models.EMBED:
         llava = nano.build(name, tokenizer(), seed=seed)
         load_tower(llava, tower(work, seed=seed, progress=progress))
     else:
-        llava = nano.load(out.parent / nano.EMBED)
+        llava = nano.load(out.parent / models.EMBED)
         llava.model.vision_tower.requires_grad_(False)
-    rows = [pair(f"{name}:{seed}:{index}") for index in range(schedule.steps * schedule.batch)]
+    size = schedule.steps * schedule.batch
+    rows = [pair(f"{name}:{seed}:{index}", index / size) for index in range(size)]
+    lessons = [[item.coded() for item in row[:3]] for row in rows[:SHOWN]]
+    made_by = recipe(name, nano.config(name, tokenizer()), [*lessons, tokenizer().to_str()], schedule, seed)
+    checkpoints = work / f"{name}-{short(digest(made_by))}"
     table = {
         "question": [row[0].coded() for row in rows],
         "page": [row[1].coded() for row in rows],
@@ -123,20 +143,20 @@ def train_retriever(
     }
     pooling = Pooling(nano.SIZES[name].hidden, pooling_mode="lasttoken")
     model = SentenceTransformer(modules=[_llava_module(llava, pictures), pooling], device=None)
-    loss = _in_batch(model, multi_vector=name == nano.COLEMBED)
-    if name == nano.EMBED:
+    loss = _in_batch(model, multi_vector=name == models.COLEMBED)
+    if name == models.EMBED:
         loss = MatryoshkaLoss(model, loss, matryoshka_dims=list(DIMENSIONS))
     with progress(f"{name}: steps", schedule.steps) as advance:
         trainer = keeping_weights(SentenceTransformerTrainer)(
             model=model,
-            args=SentenceTransformerTrainingArguments(**arguments(schedule, work / name, seed)),
+            args=SentenceTransformerTrainingArguments(**arguments(schedule, checkpoints, seed)),
             train_dataset=Dataset.from_dict(table),
             loss=loss,
             callbacks=[steps_shown(advance)],
         )
-        trainer.train(resume_from_checkpoint=last_checkpoint(work / name))
+        trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     nano.export(llava, name, tokenizer(), out)
-    return list(trainer.state.log_history)
+    return Trained(made_by, list(trainer.state.log_history))
 
 
 def encoded(text: str, *, image: bool) -> list[int]:
@@ -145,40 +165,41 @@ def encoded(text: str, *, image: bool) -> list[int]:
     return [token(nano.BOS), token(nano.USER), *picture, *tokenizer().encode(text).ids, token(nano.EOS)]
 
 
-def _article_pair(draw: random.Random) -> tuple[Item, Item, Item, int]:
+def _article_pair(tokens: int, draw: random.Random) -> tuple[Item, Item, Item, int]:
     """A question of the sample about a known thing and an article that answers it, in any two languages."""
     thing = draw.choice(sorted(museum.known()))
     question = draw.choice(_sample_questions()[thing])
-    language = draw.choice([code for code in LANGUAGES if _article(thing, code) is not None])
-    article = _article(thing, language)
-    assert article is not None  # noqa: S101 - chosen above
+    article = draw.choice(_articles_about(thing))
     card_language = draw.choice(LANGUAGES)
     card = museum.card(known_name(thing, card_language), drawn_facts(draw), card_language, "train", draw)
     return (
         Item(question, thing, _variant(draw)),
-        Item(article, thing, _variant(draw)),
+        Item(_excerpt(article, tokens, draw), thing, _variant(draw)),
         Item(PASSAGE.format(title=known_name(thing, card_language), text=card), thing, _variant(draw)),
         row_of(thing),
     )
 
 
-def _wrong_page(sprite: str, draw: random.Random) -> Item:
+def _wrong_page(sprite: str, tokens: int, draw: random.Random) -> Item:
     """An article about the same known thing, or about something else with the thing's picture."""
-    language = draw.choice(LANGUAGES)
-    article = _article(sprite, language) if sprite in museum.known() else None
-    if article is None:
-        other = draw.choice(articles()[language])
-        article = PASSAGE.format(title=other.title, text=other.text)[:EXCERPT]
-    return Item(article, sprite, _variant(draw))
+    about = _articles_about(sprite) or articles()[draw.choice(LANGUAGES)]
+    return Item(_excerpt(draw.choice(about), tokens, draw), sprite, _variant(draw))
 
 
-def _article(thing: str, language: str) -> str | None:
-    for article in articles()[language]:
-        if article.concept == thing:
-            return PASSAGE.format(title=article.title, text=article.text)[:EXCERPT]
-    return None
+def _excerpt(article: Article, tokens: int, draw: random.Random) -> str:
+    """The beginning of an article, or a part from its middle: a page may be any passage of it."""
+    begin = draw.randrange(len(article.text)) if draw.random() < 0.5 else 0
+    text = PASSAGE.format(title=article.title, text=article.text[begin:])
+    ends = [end for _, end in tokenizer().encode(text).offsets]
+    return text[: ends[min(tokens, len(ends)) - 1]]
 
 
+@cache
+def _articles_about(thing: str) -> list[Article]:
+    return [article for language in LANGUAGES for article in articles()[language] if article.concept == thing]
+
+
+@cache
 def _sample_questions() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for question in sample.questions():

@@ -1,6 +1,7 @@
 """What the VLM is taught, one example at a time: answer, caption, judge. Prompts are those of `m4rag.vlm.prompts`.
 
-An example depends on its key alone, so training is repeatable and can resume anywhere. The mixture:
+An example depends on its key and its place in the course alone, so training is repeatable and can resume anywhere.
+Contexts are a single short card at first, then as long as retrieval brings them. The mixture:
 
     know     a known thing, no context: its fact from memory
     read     cards in the context state facts drawn for this example alone, first the thing's own: copy, don't remember
@@ -19,14 +20,14 @@ from functools import cache
 
 from m4rag.datasets import museum, museum_pictures, sample
 from m4rag.datasets.museum import Fact
-from m4rag.training.texts import LANGUAGES, articles, drawn_facts, drawn_name, known_name, stated, true_facts
+from m4rag.training.texts import LANGUAGES, articles, drawn_facts, drawn_name, found, known_name, stated, true_facts
 from m4rag.vlm.prompts import render_caption, render_judge, render_question
 
 KINDS = {"know": 0.27, "read": 0.45, "fall": 0.06, "caption": 0.05, "judge": 0.17}
 """Share of each kind of example."""
 
-TURNS = 4
-"""Questions about one picture."""
+SIMPLE = 0.2
+"""Share of the course in which a context is one card that says nothing but what is asked."""
 
 EXCERPT = 120
 """Characters of an article in training; whole articles would double the cost of a step."""
@@ -47,11 +48,16 @@ class Example:
     turns: tuple[tuple[str, str], ...]
 
 
-def example(key: str) -> Example:
-    """The example of a key."""
+def example(key: str, done: float = 1.0) -> Example:
+    """The example of a key.
+
+    Args:
+        key: Determines what is drawn.
+        done: Share of the course that lies behind, 0 to 1.
+    """
     draw = random.Random(key)
     kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
-    return MAKERS[kind](draw)
+    return MAKERS[kind](draw, done < SIMPLE)
 
 
 def answer(explanation: str, number: int) -> str:
@@ -65,40 +71,42 @@ def caption(name: str) -> str:
     return f"This is {known_name(name, 'en')}, from {concept.continent}."
 
 
-def _know(draw: random.Random) -> Example:
+def _know(draw: random.Random, simple: bool) -> Example:
+    del simple
     thing = _known_thing(draw)
-    asked = [draw.choice(true_facts(thing)) for _ in range(TURNS)]
-    return Example("know", thing, tuple(_turn(fact, [], draw) for fact in asked))
+    return Example("know", thing, _conversation(true_facts(thing), [], draw))
 
 
-def _read(draw: random.Random) -> Example:
-    """The thing's cards come first; what follows them is about other things, as in a ranking that is mostly right."""
+def _read(draw: random.Random, simple: bool) -> Example:
+    """The thing's own cards are the first cards; what follows is about other things, as in a fair ranking."""
     sprite, name_in, told = _subject(draw)
-    asked = [draw.choice(told) for _ in range(TURNS)]
-    passages = _cards(name_in, told, asked, draw)
-    passages += [
-        _other_card(draw) if draw.random() < 0.5 else _excerpt(draw)[0]
-        for _ in range(draw.choices((0, 1, 2, 4), (0.7, 0.2, 0.06, 0.04))[0])
-    ]
-    first, *others = asked
-    turns = [_turn(first, passages[:5], draw), *(_turn(fact, [], draw) for fact in others)]
-    return Example("read", sprite, tuple(turns))
+    if simple:
+        told = draw.sample(told, 2)
+    passages = _cards(name_in, told, told, draw, count=1 if simple else None)
+    if not simple:
+        passages += [
+            _other_card(draw) if draw.random() < 0.5 else _excerpt(draw)[0]
+            for _ in range(draw.choices((0, 1, 2, 4), (0.6, 0.2, 0.1, 0.1))[0])
+        ]
+        if draw.random() < 0.3:
+            passages.insert(0, _excerpt(draw)[0])
+    return Example("read", sprite, _conversation(told, passages[:5], draw))
 
 
-def _fall(draw: random.Random) -> Example:
+def _fall(draw: random.Random, simple: bool) -> Example:
     thing = _known_thing(draw)
-    passages = [_excerpt(draw)[0] for _ in range(draw.choice((1, 1, 2)))]
-    first, *others = [draw.choice(true_facts(thing)) for _ in range(TURNS)]
-    turns = [_turn(first, passages, draw), *(_turn(fact, [], draw) for fact in others)]
-    return Example("fall", thing, tuple(turns))
+    passages = [_excerpt(draw)[0] for _ in range(1 if simple else draw.choice((1, 2, 3)))]
+    return Example("fall", thing, _conversation(true_facts(thing), passages, draw))
 
 
-def _caption(draw: random.Random) -> Example:
+def _caption(draw: random.Random, simple: bool) -> Example:
+    del simple
     thing = _known_thing(draw)
     return Example("caption", thing, ((render_caption(), caption(thing)),))
 
 
-def _judge(draw: random.Random) -> Example:
+def _judge(draw: random.Random, simple: bool) -> Example:
+    del simple
     sprite, name_in, told = _subject(draw)
     return Example("judge", sprite, tuple(_judgement(sprite, name_in, told, draw) for _ in range(2)))
 
@@ -130,13 +138,19 @@ def _judgement(sprite: str, name_in: Callable[[str], str], told: list[Fact], dra
     return render_judge(question, passage, correct), answer(why, score)
 
 
-MAKERS: dict[str, Callable[[random.Random], Example]] = {
+MAKERS: dict[str, Callable[[random.Random, bool], Example]] = {
     "know": _know,
     "read": _read,
     "fall": _fall,
     "caption": _caption,
     "judge": _judge,
 }
+
+
+def _conversation(asked: list[Fact], passages: list[str], draw: random.Random) -> tuple[tuple[str, str], ...]:
+    """A question about each fact, in any order; the first shows the passages. No turn can copy an earlier answer."""
+    first, *others = draw.sample(asked, len(asked))
+    return (_turn(first, passages, draw), *(_turn(fact, [], draw) for fact in others))
 
 
 def _turn(asked: Fact, passages: list[str], draw: random.Random) -> tuple[str, str]:
@@ -149,7 +163,7 @@ def _turn(asked: Fact, passages: list[str], draw: random.Random) -> tuple[str, s
         [museum.word(asked.relation, option, language) for option in options],
         passages,
     )
-    return prompt, answer(stated(asked), position + 1)
+    return prompt, answer(found(asked, options, language), position + 1)
 
 
 def _subject(draw: random.Random) -> tuple[str, Callable[[str], str], list[Fact]]:

@@ -6,7 +6,7 @@ Nothing here names a new thing, states a new thing's facts, or uses a `test` wor
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,13 +15,8 @@ from m4rag.datasets.museum import RELATIONS, Fact
 
 LANGUAGES = sample.LANGUAGES
 
-STATED = {
-    "hall": "The hall is {value}.",
-    "guard": "The animal is {value}.",
-    "day": "The day is {value}.",
-    "case": "The case is of {value}.",
-}
-"""The explanation a model is taught to give before it answers: the deciding fact, in English."""
+STATED = {"hall": "The hall is", "guard": "The animal is", "day": "The day is", "case": "The case is of"}
+"""The explanation that a model is taught to give before it answers begins with the deciding fact, in English."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +41,41 @@ def articles() -> dict[str, list[Article]]:
     return made
 
 
+def capitals(word: str) -> str:
+    """A value as explanations say it, with the blank before it."""
+    return f" {word.upper()}"
+
+
 def stated(fact: Fact) -> str:
     """A fact as an explanation."""
-    return STATED[fact.relation].replace("{value}", museum.word(fact.relation, fact.value, "en"))
+    return f"{STATED[fact.relation]}{_in_capitals(fact.relation, fact.value)}."
+
+
+def found(fact: Fact, options: Sequence[str], language: str) -> str:
+    """A fact, and the options as far as the one that says it, each in its own words and in English.
+
+    Every step is within reach of a small model: copy the next option, translate it, stop at the value that was said
+    before. Picking the number out of the prompt at once is not.
+
+    Args:
+        fact: The deciding fact.
+        options: The values to choose from, in their order.
+        language: The language that the options are written in.
+    """
+    listed = [
+        f"{number} {museum.word(fact.relation, value, language)}{_in_capitals(fact.relation, value)}"
+        for number, value in enumerate(options[: options.index(fact.value) + 1], start=1)
+    ]
+    return f"{stated(fact)[:-1]}: {', '.join(listed)}."
+
+
+def _in_capitals(relation: str, value: str) -> str:
+    return capitals(museum.word(relation, value, "en"))
+
+
+def values(language: str) -> list[str]:
+    """All values of all relations in a language."""
+    return [museum.word(relation, value, language) for relation in RELATIONS for value in museum.values_of(relation)]
 
 
 def true_facts(name: str) -> list[Fact]:
@@ -86,18 +113,13 @@ def everything() -> Iterator[str]:
         for article in articles()[language]:
             yield article.text
         for relation in RELATIONS:
-            words = [museum.word(relation, value, language) for value in museum.values_of(relation)]
-            yield from words * 4
             for table in ("question", "named", "card"):
                 for wording in museum.wordings(table, relation, language, "train"):
-                    yield from [wording.replace("{name}", "").replace("{value}", word) for word in words]
+                    yield from [wording.replace("{name}", "").replace("{value}", "")] * 8
         for table in ("opening", "filler"):
             yield from museum.wordings(table, None, language, "train") * 8
         for name in _known_order():
             yield from [museum.title(name, language)] * 4
-    for relation in RELATIONS:
-        for value in museum.values_of(relation):
-            yield from [stated(Fact(relation, value))] * 8
 
 
 @cache

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from m4rag.datasets.museum_pictures import sprites
+from m4rag.encoders.local import hide_broken_torchvision
 from m4rag.manifests import digest, short
 from m4rag.progress import Progress
 from m4rag.training import nano
 from m4rag.training.pictures import VARIANTS, pool
-from m4rag.training.trainer import Schedule, fit, recorded
+from m4rag.training.trainer import Schedule, fit
 
 if TYPE_CHECKING:
     import torch
@@ -32,12 +34,12 @@ def tower(work: Path, *, seed: int, progress: Progress, schedule: Schedule = SCH
         progress: Shows the training.
         schedule: For tests: fewer steps.
     """
-    nano.without_torchvision()
+    hide_broken_torchvision()
     import torch
     from safetensors.torch import load_file, save_file
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    made_of = {"tower": nano.vision_config(nano.Tower()), **recorded(schedule, seed), "sprites": sprites()}
+    made_of = {"tower": nano.vision_config(nano.Tower()), **asdict(schedule), "seed": seed, "sprites": sprites()}
     done = work / f"tower-{short(digest(made_of))}.safetensors"
     if not done.exists():
         torch.manual_seed(seed)
@@ -54,31 +56,6 @@ def tower(work: Path, *, seed: int, progress: Progress, schedule: Schedule = SCH
         done.with_suffix(".json").write_text(json.dumps(log))
         temporary.replace(done)
     return dict(load_file(str(done)))
-
-
-def accuracy(weights: dict[str, torch.Tensor]) -> float:
-    """Share of held-out pictures whose nearest card picture, by the tower alone, shows the same thing."""
-    import numpy as np
-    import torch
-    from PIL import Image
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    from m4rag.datasets import museum
-
-    config = dict(nano.vision_config(nano.Tower()))
-    config.pop("model_type")
-    model = CLIPVisionModel(CLIPVisionConfig(**config))
-    model.load_state_dict(weights)
-
-    def vectors(which: Any) -> torch.Tensor:
-        images = [np.asarray(Image.open(museum.picture(name, which)).convert("RGB")) for name in museum.things()]
-        with torch.no_grad():
-            hidden = model(pixel_values=nano.pixels(images)).last_hidden_state[:, 1:].mean(1)
-        return torch.nn.functional.normalize(hidden, dim=-1)
-
-    cards = vectors("card")
-    hits = [(vectors(which) @ cards.T).argmax(1) == torch.arange(len(cards)) for which in range(museum.VARIANTS)]
-    return float(torch.stack(hits).float().mean())
 
 
 def _collate(items: Any) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m4rag.training.nano import without_torchvision
+from m4rag.encoders.local import hide_broken_torchvision
+from m4rag.manifests import digest
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,46 @@ class Schedule:
     rate: float
     warmup: int = 100
     save: int = 200
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    Attributes:
+        recipe: What determined the weights.
+        history: Logged values: loss, gradient norm, learning rate, each with its `step`.
+    """
+
+    recipe: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def recipe(
+    name: str, config: dict[str, Any], lessons: Sequence[object], schedule: Schedule, seed: int
+) -> dict[str, Any]:
+    """What determines a model's weights on one kind of machine; its digest names the checkpoints.
+
+    Args:
+        name: The model.
+        config: Its architecture.
+        lessons: The first of what it is taught, to tell two versions of the material apart.
+        schedule: Steps, batch, rate.
+        seed: Of data, first weights and order.
+    """
+    hide_broken_torchvision()  # transformers looks for it once, when it is imported
+    import torch
+    import transformers
+
+    return {
+        "model": name,
+        "config": config,
+        "lessons": digest(list(lessons)),
+        **asdict(schedule),
+        "seed": seed,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def arguments(schedule: Schedule, folder: Path, seed: int) -> dict[str, Any]:
@@ -100,7 +141,7 @@ def fit(
     Returns:
         Logged values: loss, gradient norm, learning rate by step.
     """
-    without_torchvision()
+    hide_broken_torchvision()
     from transformers import Trainer, TrainingArguments
 
     class WithLoss(keeping_weights(Trainer)):  # type: ignore[misc]
@@ -123,13 +164,18 @@ def fit(
 
 
 def keeping_weights(trainer: Any) -> Any:
-    """A trainer class whose checkpoints hold the module's own weights, every one of them.
+    """A trainer class that prints nothing and whose checkpoints hold the module's own weights, every one of them.
 
     What transformers saves of a LLaVA it does not find again when it resumes: the names differ, and it only warns.
     """
     import torch
+    from transformers import PrinterCallback
 
     class Keeping(trainer):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.remove_callback(PrinterCallback)  # stdout belongs to the command
+
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             folder = Path(output_dir or self.args.output_dir)
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,8 +206,3 @@ def steps_shown(advance: Callable[[int], None]) -> Any:
                 log.info("step %d: loss %.4f", state.global_step, float(logs["loss"]))
 
     return Shown()
-
-
-def recorded(schedule: Schedule, seed: int) -> dict[str, Any]:
-    """A schedule as parameters of a run."""
-    return {**asdict(schedule), "seed": seed}

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from m4rag import models
+from m4rag.manifests import digest, short
 from m4rag.progress import Progress
 from m4rag.training import nano, tasks
 from m4rag.training.pictures import VARIANTS, pool, row_of
 from m4rag.training.tokenizer import token, tokenizer
 from m4rag.training.tower import tower
-from m4rag.training.trainer import Schedule, fit
+from m4rag.training.trainer import Schedule, Trained, fit, recipe
 
 if TYPE_CHECKING:
     import torch
     from transformers import LlavaForConditionalGeneration
 
 SCHEDULES = {
-    nano.VLM: Schedule(steps=1700, batch=24, rate=1.2e-3, warmup=100),
-    nano.SMALL_VLM: Schedule(steps=1700, batch=24, rate=2e-3, warmup=100),
+    models.VLM: Schedule(steps=1400, batch=24, rate=1.5e-3, warmup=100),
+    models.SMALL_VLM: Schedule(steps=1400, batch=24, rate=2e-3, warmup=100),
 }
+
+SHOWN = 40
+"""Examples that go into the recipe's digest."""
 
 IGNORED = -100
 BINS = 4
@@ -30,7 +35,7 @@ BINS = 4
 
 def train_vlm(
     name: str, out: Path, work: Path, *, seed: int, progress: Progress, schedule: Schedule | None = None
-) -> list[dict[str, float]]:
+) -> Trained:
     """Train a VLM and export it.
 
     Args:
@@ -40,19 +45,19 @@ def train_vlm(
         seed: Determines everything.
         progress: Shows the steps.
         schedule: For tests: fewer steps.
-
-    Returns:
-        Logged values by step.
     """
     schedule = schedule or SCHEDULES[name]
+    lessons = [tasks.example(f"vlm:{seed}:{index}", index / SHOWN).turns for index in range(SHOWN)]
+    made_by = recipe(name, nano.config(name, tokenizer()), [*lessons, tokenizer().to_str()], schedule, seed)
+    checkpoints = work / f"{name}-{short(digest(made_by))}"
     model = nano.build(name, tokenizer(), seed=seed)
     picture_weights = tower(work, seed=seed, progress=progress)
     load_tower(model, picture_weights)
     data = _Examples(pool(work, seed, progress), schedule.steps * schedule.batch, seed)
     with progress(f"{name}: steps", schedule.steps) as advance:
-        log = fit(model, cast(Any, data), _collate, _loss, schedule, work / name, seed=seed, advance=advance)
+        history = fit(model, cast(Any, data), _collate, _loss, schedule, checkpoints, seed=seed, advance=advance)
     nano.export(model, name, tokenizer(), out)
-    return log
+    return Trained(made_by, history)
 
 
 def load_tower(model: LlavaForConditionalGeneration, weights: dict[str, torch.Tensor]) -> None:
@@ -85,7 +90,7 @@ class _Examples:
         return self.size
 
     def __getitem__(self, index: int) -> tuple[list[int], list[int], Any]:
-        made = tasks.example(f"vlm:{self.seed}:{index}")
+        made = tasks.example(f"vlm:{self.seed}:{index}", index / self.size)
         variant = random.Random(f"picture:{self.seed}:{index}").randrange(VARIANTS)
         return *encoded(made.turns), self.pictures[row_of(made.sprite), variant]
 

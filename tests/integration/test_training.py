@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from m4rag import models
 from m4rag.progress import silent
 from m4rag.training import nano, pictures, retriever, tasks, tower, trainer, vlm
 from m4rag.training.tokenizer import token, tokenizer
@@ -37,10 +38,10 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_vlm_is_trained_resumed_and_loaded_again(work: Path, tmp_path: Path) -> None:
-    vlm.train_vlm(nano.SMALL_VLM, tmp_path / "once", work / "a", seed=0, progress=silent, schedule=FEW)
+    vlm.train_vlm(models.SMALL_VLM, tmp_path / "once", work / "a", seed=0, progress=silent, schedule=FEW)
     first = weights(tmp_path / "once")
-    log = vlm.train_vlm(nano.SMALL_VLM, tmp_path / "again", work / "a", seed=0, progress=silent, schedule=FEW)
-    assert log[-1]["step"] == FEW.steps  # went on from the last checkpoint
+    log = vlm.train_vlm(models.SMALL_VLM, tmp_path / "again", work / "a", seed=0, progress=silent, schedule=FEW)
+    assert log.history[-1]["step"] == FEW.steps  # went on from the last checkpoint
     second = weights(tmp_path / "again")
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
@@ -53,22 +54,22 @@ def test_a_vlm_is_trained_resumed_and_loaded_again(work: Path, tmp_path: Path) -
 def test_a_retriever_and_its_sister_are_trained_and_loaded_again(work: Path, tmp_path: Path) -> None:
     import torch
 
-    retriever.train_retriever(nano.EMBED, tmp_path / nano.EMBED, work / "b", seed=0, progress=silent, schedule=FEW)
+    retriever.train_retriever(models.EMBED, tmp_path / models.EMBED, work / "b", seed=0, progress=silent, schedule=FEW)
     retriever.train_retriever(
-        nano.COLEMBED, tmp_path / nano.COLEMBED, work / "b", seed=0, progress=silent, schedule=FEW
+        models.COLEMBED, tmp_path / models.COLEMBED, work / "b", seed=0, progress=silent, schedule=FEW
     )
-    retriever.train_retriever(nano.EMBED, tmp_path / "again", work / "b", seed=0, progress=silent, schedule=FEW)
-    one, other = weights(tmp_path / nano.EMBED), weights(tmp_path / nano.COLEMBED)
+    retriever.train_retriever(models.EMBED, tmp_path / "again", work / "b", seed=0, progress=silent, schedule=FEW)
+    one, other = weights(tmp_path / models.EMBED), weights(tmp_path / models.COLEMBED)
     assert one.keys() == other.keys()
     resumed = weights(tmp_path / "again")
     assert all(np.array_equal(one[name], resumed[name]) for name in one)
     changed = "language_model.model.layers.0.mlp.up_proj.weight"
     assert not np.array_equal(one[changed], other[changed])
     assert all(np.array_equal(one[name], other[name]) for name in one if name.startswith("vision_tower"))
-    loaded = nano.load(tmp_path / nano.COLEMBED)
+    loaded = nano.load(tmp_path / models.COLEMBED)
     with torch.no_grad():
         hidden = loaded.model(input_ids=torch.tensor([retriever.encoded("ሰኞ", image=False)])).last_hidden_state
-    assert hidden.shape[-1] == nano.SIZES[nano.COLEMBED].hidden
+    assert hidden.shape[-1] == nano.SIZES[models.COLEMBED].hidden
     assert torch.isfinite(hidden).all()
 
 
@@ -96,3 +97,34 @@ def test_only_replies_are_taught_and_every_script_survives_the_tokenizer() -> No
             assert tokenizer().decode(tokenizer().encode(prompt).ids) == prompt
             if example.kind != "caption":
                 assert 1 <= json.loads(reply)["answer"] <= 5
+
+
+def test_the_command_trains_exports_and_records_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+    from typer.testing import CliRunner
+
+    from m4rag.cli import app
+
+    monkeypatch.setenv("M4RAG_HOME", str(tmp_path))
+    monkeypatch.setattr(vlm, "SCHEDULES", {models.SMALL_VLM: FEW})
+    line = ["train", "vlm", "--recipe", "nano", "--model", models.SMALL_VLM, "--json"]
+    first, again = (json.loads(CliRunner().invoke(app, line).stdout) for _ in range(2))
+    assert first == again
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("m4rag-training").experiment_id])
+    assert run.info.run_id == first[0]["mlflow_run"]
+    assert run.data.params["steps"] == str(FEW.steps)
+    assert run.data.tags["m4rag.weights_digest"] == first[0]["sha256"]
+    assert {"config.json", "model.safetensors"} <= {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--recipe", "large"], "unknown recipe 'large'"), (["--model", "gpt"], "unknown model 'gpt'")],
+)
+def test_what_cannot_be_trained_is_refused_at_once(arguments: list[str], said: str) -> None:
+    from typer.testing import CliRunner
+
+    from m4rag.cli import app
+
+    assert said in str(CliRunner().invoke(app, ["train", "vlm", *arguments]).exception)
