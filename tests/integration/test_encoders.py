@@ -299,7 +299,7 @@ def test_a_model_that_takes_images_gets_everything_as_messages(
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
     found = encoder.encode_queries([Query("first"), Query("dish", str(tmp_path / "red.png"))])
     assert found.shape == (2, 3)
-    assert encoder.identity["form"] == "messages"
+    assert encoder.identity["form"] == "messages, page pictures"
     contents = sorted((each["messages"][0]["content"] for each in served.requests), key=len)
     assert contents[0] == [{"type": "text", "text": "first"}]
     assert contents[1][1] == {"type": "text", "text": "dish"}
