@@ -1,7 +1,8 @@
 """What the VLM is taught, one example at a time: answer, caption, judge. Prompts are those of `m4rag.vlm.prompts`.
 
 An example depends on its key and its place in the course alone, so training is repeatable and can resume anywhere.
-Contexts are a single short card at first, then as long as retrieval brings them. The mixture:
+Contexts are a single short card at first, then as long as retrieval brings them. Before all that, `words` teaches what
+is hard to see in long prompts: which option says a word. The mixture:
 
     know     a known thing, no context: its fact from memory
     read     cards in the context state facts drawn for this example alone, first the thing's own: copy, don't remember
@@ -37,7 +38,7 @@ MISSING = "The passage does not say it."
 
 @dataclass(frozen=True)
 class Example:
-    """A conversation about a sprite's picture: prompts, and the replies that are taught.
+    """A conversation about a sprite's picture ("" for none): prompts, and the replies that are taught.
 
     Several turns share the picture and the context of the first: each teaches as much as an example of its own and
     costs less.
@@ -58,6 +59,18 @@ def example(key: str, done: float = 1.0) -> Example:
     draw = random.Random(key)
     kind = draw.choices(list(KINDS), list(KINDS.values()))[0]
     return MAKERS[kind](draw, done < SIMPLE)
+
+
+def words(key: str) -> Example:
+    """A first lesson: the question is a value in any language, the options say it in one. No picture, few tokens."""
+    draw = random.Random(key)
+    asked, language, position = draw.choice(drawn_facts(draw)), draw.choice(LANGUAGES), draw.randrange(4)
+    options = museum.options(asked.relation, asked.value, position, draw)
+    prompt = render_question(
+        museum.word(asked.relation, asked.value, draw.choice(LANGUAGES)),
+        [museum.word(asked.relation, option, language) for option in options],
+    )
+    return Example("words", "", ((prompt, answer(found(asked, options, language), position + 1)),))
 
 
 def answer(explanation: str, number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,12 @@ SCHEDULES = {
     models.SMALL_VLM: Schedule(steps=1400, batch=24, rate=2e-3, warmup=100),
 }
 
+WORDS = {
+    models.VLM: Schedule(steps=400, batch=128, rate=1.5e-3, warmup=50),
+    models.SMALL_VLM: Schedule(steps=400, batch=128, rate=2e-3, warmup=50),
+}
+"""The first lessons, `tasks.words`: many short prompts."""
+
 SHOWN = 40
 """Examples that go into the recipe's digest."""
 
@@ -44,15 +51,19 @@ def train_vlm(
         work: Folder for pictures, tower and checkpoints; a killed training goes on from there.
         seed: Determines everything.
         progress: Shows the steps.
-        schedule: For tests: fewer steps.
+        schedule: For tests: fewer steps, in both parts.
     """
-    schedule = schedule or SCHEDULES[name]
+    first, schedule = schedule or WORDS[name], schedule or SCHEDULES[name]
     lessons = [tasks.example(f"vlm:{seed}:{index}", index / SHOWN).turns for index in range(SHOWN)]
-    made_by = recipe(name, nano.config(name, tokenizer()), [*lessons, tokenizer().to_str()], schedule, seed)
+    made_by = recipe(
+        name, nano.config(name, tokenizer()), [*lessons, asdict(first), tokenizer().to_str()], schedule, seed
+    )
     checkpoints = work / f"{name}-{short(digest(made_by))}"
     model = nano.build(name, tokenizer(), seed=seed)
-    picture_weights = tower(work, seed=seed, progress=progress)
-    load_tower(model, picture_weights)
+    load_tower(model, tower(work, seed=seed, progress=progress))
+    words = _Words(first.steps * first.batch, seed)
+    with progress(f"{name}: steps with words", first.steps) as advance:
+        fit(model, cast(Any, words), _collate, _loss, first, checkpoints / "words", seed=seed, advance=advance)
     data = _Examples(pool(work, seed, progress), schedule.steps * schedule.batch, seed)
     with progress(f"{name}: steps", schedule.steps) as advance:
         history = fit(model, cast(Any, data), _collate, _loss, schedule, checkpoints, seed=seed, advance=advance)
@@ -78,6 +89,19 @@ def encoded(turns: Sequence[tuple[str, str]], *, image: bool = True) -> tuple[li
         ids += asked + told
         labels += [IGNORED] * len(asked) + told
     return ids, labels
+
+
+class _Words:
+    """Item `i` of the first lessons: token ids, labels, no picture."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[list[int], list[int], None]:
+        return *encoded(tasks.words(f"words:{self.seed}:{index}").turns, image=False), None
 
 
 class _Examples:
@@ -112,8 +136,9 @@ def _collate(items: Sequence[tuple[list[int], list[int], Any]]) -> dict[str, Any
         for row, (tokens, taught, _) in enumerate(group):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             labels[row, : len(taught)] = torch.tensor(taught)
-        images = nano.pixels([image for _, _, image in group])
-        groups.append({"input_ids": ids, "pixel_values": images, "labels": labels})
+        images = [image for _, _, image in group if image is not None]
+        pictures = {"pixel_values": nano.pixels(images)} if images else {}
+        groups.append({"input_ids": ids, "labels": labels, **pictures})
     return {"groups": groups}
 
 
@@ -126,7 +151,7 @@ def _loss(model: Any, batch: Any) -> torch.Tensor:
         labels = group["labels"][:, 1:]
         hidden = model.model(
             input_ids=group["input_ids"],
-            pixel_values=group["pixel_values"],
+            pixel_values=group.get("pixel_values"),
             use_cache=False,
         ).last_hidden_state[:, :-1]
         taught = labels != IGNORED

@@ -99,7 +99,9 @@ def test_only_replies_are_taught_and_every_script_survives_the_tokenizer() -> No
                 assert 1 <= json.loads(reply)["answer"] <= 5
 
 
-def test_the_command_trains_exports_and_records_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_trains_exports_and_records_once(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlflow import MlflowClient
     from typer.testing import CliRunner
 
@@ -107,6 +109,9 @@ def test_the_command_trains_exports_and_records_once(tmp_path: Path, monkeypatch
 
     monkeypatch.setenv("M4RAG_HOME", str(tmp_path))
     monkeypatch.setattr(vlm, "SCHEDULES", {models.SMALL_VLM: FEW})
+    monkeypatch.setattr(vlm, "WORDS", {models.SMALL_VLM: FEW})
+    (work / "a").mkdir(exist_ok=True)
+    (tmp_path / "training").symlink_to(work / "a")  # pictures and tower are drawn and trained there
     line = ["train", "vlm", "--recipe", "nano", "--model", models.SMALL_VLM, "--json"]
     first, again = (json.loads(CliRunner().invoke(app, line).stdout) for _ in range(2))
     assert first == again
