@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +10,15 @@ import typer
 
 from m4rag import models
 from m4rag.cli.output import Json, emit, progress, say
-from m4rag.errors import UsageError
+from m4rag.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(help="Train the reference models.", no_args_is_help=True)
+
+PACKAGES = ("accelerate", "datasets", "sentence_transformers", "torch", "transformers")
+"""What training needs and a plain installation lacks."""
 
 Recipe = Annotated[str, typer.Option(help="nano: the reference models on the museum's world.")]
 Names = Annotated[list[str] | None, typer.Option("--model", help="Only this model; repeat it. Default: all.")]
@@ -59,6 +63,9 @@ def _train(train: Any, names: list[str], recipe: str, out: Path | None, seed: in
 
     if recipe != "nano":
         raise UsageError(f"unknown recipe {recipe!r}", remedy="Known: nano.")
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise Unavailable(f"the package {package} is not installed", remedy="pip install 'm4rag[train]'")
     into = out or settings().home / "models"
     trained = []
     for name in names:

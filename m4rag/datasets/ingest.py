@@ -62,7 +62,7 @@ def ingest_documents(
     inputs = _inputs(source, path)
     pictures = _pictures(load_documents(source, path))
     if pictures:
-        inputs["pictures"] = digest(sorted(pictures.values()))
+        inputs["pictures"] = digest(list(pictures.values()))
     documents = load_documents(source, path)
     made_by = Manifest(kind="documents", command="corpus ingest", config={"source": source}, inputs=inputs)
     folder = home / "corpus" / name / "documents"
@@ -99,7 +99,7 @@ def ingest_documents(
 
 
 def _pictures(documents: Iterable[Document]) -> dict[str, str]:
-    """Path of each picture that is a file here to its digest: an index of pictures changes when a picture does."""
+    """Path of each picture that is a file here to its digest, by path: an index changes when a picture does."""
     names = {document.image for document in documents if document.image}
     return {name: file_digest(Path(name)) for name in sorted(names) if Path(name).is_file()}
 

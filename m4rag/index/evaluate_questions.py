@@ -6,7 +6,8 @@ Each question, with its image where the encoder takes one, is searched three tim
     monolingual      among the passages in the question's own language
     cross-lingual    among the passages in all other languages
 
-A gold id that leaves the language out makes its documents in every language relevant (a parallel corpus).
+A gold id that leaves the language out makes its documents in every language relevant (a parallel corpus). Varieties of
+a language are that language: a question in Krama Javanese and a Javanese page are monolingual.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from m4rag.errors import BadData
 from m4rag.index.evaluate import DEPTH, EvalQuery, score, summary
 from m4rag.index.search import BATCH, SearchChannel, check, search_encoded
 from m4rag.index.store import Store
+from m4rag.languages import lookup
 from m4rag.schema import Document, Question
 
 if TYPE_CHECKING:
@@ -63,12 +65,14 @@ def evaluate_questions(
     pictured = encoder is not None and "image" in encoder.modalities
     ranked: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
     for language, asked in _by_language(questions).items():
-        within = {"all": [], "monolingual": [language], "cross-lingual": sorted(set(languages.values()) - {language})}
+        within = _within(language, set(languages.values()))
         for start in range(0, len(asked), BATCH):
             part = asked[start : start + BATCH]
             vectors = _vectors(encoder, part, pictured) if any(channel != "bm25" for channel in channels) else None
             for channel in channels:
                 for scope, searched in within.items():
+                    if not searched:
+                        continue
                     found = search_encoded(
                         store,
                         description.name,
@@ -94,6 +98,16 @@ def evaluate_questions(
             for channel in channels
         },
     }
+
+
+def _within(language: str, there: set[str]) -> dict[str, list[str]]:
+    """Scope to the languages of the passages that are searched; none where the corpus has none for it."""
+    own = sorted(each for each in there if _same(each, language))
+    return {"all": sorted(there), "monolingual": own, "cross-lingual": sorted(there - set(own))}
+
+
+def _same(one: str, other: str) -> bool:
+    return lookup(one).language == lookup(other).language
 
 
 def _relevant(
@@ -142,7 +156,7 @@ def _queries(
         names = {name for gold in question.gold for name in relevant.get(gold, ())}
         if scope != "all":
             own = scope == "monolingual"
-            names = {name for name in names if (languages[name] == question.language) is own}
+            names = {name for name in names if _same(languages[name], question.language) is own}
         if names:
             made.append(
                 EvalQuery(

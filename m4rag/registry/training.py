@@ -31,7 +31,7 @@ def record_training(
     """Record how a model was trained.
 
     Args:
-        folder: The exported model; its small files become artifacts.
+        folder: The exported model; its files become artifacts.
         recipe: What determined the weights.
         history: Logged values, each with its `step`.
         tracking_uri: MLflow server or SQLite address.

@@ -58,3 +58,16 @@ def test_a_scope_is_a_filtered_search(home: Path) -> None:
     measured = report["channels"]["bm25"]["monolingual"]["languages"]["ko"]
     assert measured["queries"] == len(asked)
     assert measured["recall@1"] == pytest.approx(sum(first) / len(first), abs=1e-3)
+
+
+def test_varieties_are_their_language_and_an_empty_scope_is_not_searched() -> None:
+    from m4rag.index.evaluate_questions import _within
+
+    there = {"en", "jv", "es"}
+    assert _within("jv_krama", there) == {
+        "all": ["en", "es", "jv"],
+        "monolingual": ["jv"],
+        "cross-lingual": ["en", "es"],
+    }
+    assert _within("en", {"en"})["cross-lingual"] == []
+    assert _within("ja", {"en"})["monolingual"] == []
