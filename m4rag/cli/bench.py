@@ -25,7 +25,7 @@ def run_command(
     items: Annotated[Path | None, typer.Option(help="File of questions, for datasets that are not shipped.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many questions, spread over varieties.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option(help="Setting to run; repeat it. Default: all but multimodal.")
+        list[str] | None, typer.Option(help="Setting to run; repeat it. Default: all but multimodal and irrelevant.")
     ] = None,
     images: Annotated[str, typer.Option(help="all, or none for the text-only baseline.")] = "all",
     corpus: Annotated[
