@@ -11,18 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from m4rag.datasets.museum_pictures import sprites
+from m4rag.datasets.museum_pictures import SPRITES, sprites, variant
 from m4rag.encoders.local import hide_broken_torchvision
-from m4rag.manifests import digest, short
+from m4rag.manifests import digest, file_digest, short
 from m4rag.progress import Progress
 from m4rag.training import nano
-from m4rag.training.pictures import VARIANTS, pool
 from m4rag.training.trainer import Schedule, fit
 
 if TYPE_CHECKING:
     import torch
 
-SCHEDULE = Schedule(steps=1500, batch=96, rate=1e-3)
+SCHEDULE = Schedule(steps=2000, batch=64, rate=1e-3)
 
 
 def tower(work: Path, *, seed: int, progress: Progress, schedule: Schedule = SCHEDULE) -> dict[str, torch.Tensor]:
@@ -39,23 +38,40 @@ def tower(work: Path, *, seed: int, progress: Progress, schedule: Schedule = SCH
     from safetensors.torch import load_file, save_file
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    made_of = {"tower": nano.vision_config(nano.Tower()), **asdict(schedule), "seed": seed, "sprites": sprites()}
-    done = work / f"tower-{short(digest(made_of))}.safetensors"
+    done = work / f"tower-{short(digest(made_by(schedule, seed)))}.safetensors"
     if not done.exists():
         torch.manual_seed(seed)
         config = dict(nano.vision_config(nano.Tower()))
         config.pop("model_type")
         model = _Classifier(CLIPVisionModel(CLIPVisionConfig(**config)), len(sprites()))
-        data = _Pictures(pool(work, seed, progress), schedule.steps * schedule.batch, seed)
+        data = _Pictures(schedule.steps * schedule.batch, seed)
         with progress("tower: steps", schedule.steps) as advance:
             log = fit(
-                model, cast(Any, data), _collate, _loss, schedule, done.with_suffix(""), seed=seed, advance=advance
+                model,
+                cast(Any, data),
+                _collate,
+                _loss,
+                schedule,
+                done.with_suffix(""),
+                seed=seed,
+                advance=advance,
+                workers=1,
             )
         temporary = done.with_suffix(".tmp")
         save_file({key: tensor.contiguous() for key, tensor in model.vision.state_dict().items()}, str(temporary))
         done.with_suffix(".json").write_text(json.dumps(log))
         temporary.replace(done)
     return dict(load_file(str(done)))
+
+
+def made_by(schedule: Schedule, seed: int) -> dict[str, Any]:
+    """What determines the tower's weights, for the recipes of the models that start from it."""
+    return {
+        "tower": nano.vision_config(nano.Tower()),
+        **asdict(schedule),
+        "seed": seed,
+        "sprites": {name: file_digest(SPRITES / f"{name}.webp") for name in sprites()},
+    }
 
 
 def _collate(items: Any) -> dict[str, Any]:
@@ -68,18 +84,19 @@ def _collate(items: Any) -> dict[str, Any]:
 
 
 class _Pictures:
-    """Item `i`: a picture and its sprite's number, both drawn from `i`."""
+    """Item `i`: a picture drawn for it alone, and its sprite's number. A pool of pictures would be learned by heart."""
 
-    def __init__(self, pictures: Any, size: int, seed: int) -> None:
-        self.pictures, self.size, self.seed = pictures, size, seed
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        draw = random.Random(f"tower:{self.seed}:{index}")
-        row = draw.randrange(len(self.pictures))
-        return self.pictures[row, draw.randrange(VARIANTS)], row
+        import numpy as np
+
+        row = random.Random(f"tower:{self.seed}:{index}").randrange(len(sprites()))
+        return np.asarray(variant(sprites()[row], f"tower:{self.seed}:{index}")), row
 
 
 def _Classifier(vision: Any, classes: int) -> Any:  # noqa: N802 - makes a torch module without importing torch above

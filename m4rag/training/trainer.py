@@ -125,6 +125,7 @@ def fit(
     *,
     seed: int,
     advance: Callable[[int], None],
+    workers: int = 0,
 ) -> list[dict[str, float]]:
     """Train a model.
 
@@ -137,6 +138,7 @@ def fit(
         folder: Checkpoints; a training that was killed goes on from here.
         seed: Of the order of the data.
         advance: Told the number of steps just done.
+        workers: Processes that make items; 0 makes them between the steps.
 
     Returns:
         Logged values: loss, gradient norm, learning rate by step.
@@ -154,7 +156,7 @@ def fit(
 
     trainer = WithLoss(
         model=model,
-        args=TrainingArguments(**arguments(schedule, folder, seed)),
+        args=TrainingArguments(**arguments(schedule, folder, seed), dataloader_num_workers=workers),
         train_dataset=data,
         data_collator=collate,
         callbacks=[steps_shown(advance)],

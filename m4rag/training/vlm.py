@@ -14,6 +14,8 @@ from m4rag.progress import Progress
 from m4rag.training import nano, tasks
 from m4rag.training.pictures import VARIANTS, pool, row_of
 from m4rag.training.tokenizer import token, tokenizer
+from m4rag.training.tower import SCHEDULE as TOWER
+from m4rag.training.tower import made_by as tower_made_by
 from m4rag.training.tower import tower
 from m4rag.training.trainer import Schedule, Trained, fit, recipe
 
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 SCHEDULES = {
-    models.VLM: Schedule(steps=1400, batch=24, rate=1.5e-3, warmup=100),
-    models.SMALL_VLM: Schedule(steps=1400, batch=24, rate=2e-3, warmup=100),
+    models.VLM: Schedule(steps=900, batch=24, rate=1.5e-3, warmup=100),
+    models.SMALL_VLM: Schedule(steps=900, batch=24, rate=2e-3, warmup=100),
 }
 
 WORDS = {
@@ -56,7 +58,11 @@ def train_vlm(
     first, schedule = schedule or WORDS[name], schedule or SCHEDULES[name]
     lessons = [tasks.example(f"vlm:{seed}:{index}", index / SHOWN).turns for index in range(SHOWN)]
     made_by = recipe(
-        name, nano.config(name, tokenizer()), [*lessons, asdict(first), tokenizer().to_str()], schedule, seed
+        name,
+        nano.config(name, tokenizer()),
+        [*lessons, asdict(first), tokenizer().to_str(), tower_made_by(TOWER, seed)],
+        schedule,
+        seed,
     )
     checkpoints = work / f"{name}-{short(digest(made_by))}"
     model = nano.build(name, tokenizer(), seed=seed)

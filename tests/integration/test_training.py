@@ -24,7 +24,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two pictures of each sprite and a tower of three steps: the code is tested here, not what is learned."""
-    for module in (pictures, retriever, tower, vlm):
+    for module in (pictures, retriever, vlm):
         monkeypatch.setattr(module, "VARIANTS", 2)
     quick = lambda work, *, seed, progress: tower.tower(work, seed=seed, progress=progress, schedule=FEW)  # noqa: E731
     monkeypatch.setattr(vlm, "tower", quick)
