@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SCHEDULES = {
     models.VLM: Schedule(steps=900, batch=24, rate=1.5e-3, warmup=100),
-    models.SMALL_VLM: Schedule(steps=900, batch=24, rate=2e-3, warmup=100),
+    models.SMALL_VLM: Schedule(steps=700, batch=24, rate=2e-3, warmup=100),
 }
 
 WORDS = {
