@@ -215,6 +215,15 @@ CVQA_PAIRS = (
 # fmt: on
 """CVQA's 39 language-country pairs as `<ISO 639-3>-<ISO 3166>`."""
 
+COUNTRIES = {
+    "AR": "Argentina", "BG": "Bulgaria", "BR": "Brazil", "CL": "Chile", "CN": "China", "CO": "Colombia",
+    "EC": "Ecuador", "EG": "Egypt", "ES": "Spain", "ET": "Ethiopia", "FR": "France", "ID": "Indonesia",
+    "IE": "Ireland", "IN": "India", "JP": "Japan", "KE": "Kenya", "KR": "South Korea", "LK": "Sri Lanka",
+    "MN": "Mongolia", "MX": "Mexico", "MY": "Malaysia", "NG": "Nigeria", "NO": "Norway", "PH": "Philippines",
+    "PK": "Pakistan", "RO": "Romania", "RU": "Russia", "RW": "Rwanda", "SG": "Singapore", "UY": "Uruguay",
+}  # fmt: skip
+"""ISO 3166 code to English name of every country in CVQA."""
+
 SHARED_PAIRS: dict[str, str] = {
     "ben-IN": "bn",
     "fil-PH": "tl",
@@ -279,6 +288,40 @@ def _index() -> dict[str, Variety]:
 
 
 _INDEX = _index()
+
+
+def _pairs_by_name() -> dict[tuple[str, str], str]:
+    names = {language.iso639_3: language.cvqa_name for language in LANGUAGES.values() if language.cvqa_name}
+    split = {pair: pair.split("-") for pair in CVQA_PAIRS}
+    return {(_normal(names[iso]), _normal(COUNTRIES[region])): pair for pair, (iso, region) in split.items()}
+
+
+_PAIRS_BY_NAME = _pairs_by_name()
+
+
+def cvqa_pair(language: str, country: str) -> str:
+    """The code of one of CVQA's pairs, which is a code that `lookup` knows.
+
+    Args:
+        language: Language as CVQA names it (`Egyptian_Arabic`); case, spaces and `_` do not matter.
+        country: Country as CVQA names it (`Sri_Lanka`, `South Korea`), by the same rule.
+
+    Returns:
+        `<ISO 639-3>-<ISO 3166>`, one of `CVQA_PAIRS`.
+
+    Raises:
+        UsageError: CVQA has no such pair; the remedy names the countries of that language, or the nearest languages.
+    """
+    pair = _PAIRS_BY_NAME.get((_normal(language), _normal(country)))
+    if pair is not None:
+        return pair
+    countries = [COUNTRIES[code[-2:]] for (name, _), code in _PAIRS_BY_NAME.items() if name == _normal(language)]
+    if countries:
+        remedy = f"CVQA has {language} of {', '.join(countries)}."
+    else:
+        near = get_close_matches(_normal(language), sorted({name for name, _ in _PAIRS_BY_NAME}), n=3, cutoff=0.5)
+        remedy = f"Did you mean {' or '.join(near)}?" if near else "Its pairs are `m4rag.languages.CVQA_PAIRS`."
+    raise UsageError(f"unknown CVQA pair of language {language!r} and country {country!r}", remedy=remedy)
 
 
 def lookup(code: str | float | None) -> Variety:
