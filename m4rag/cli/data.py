@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Benchmark questions: list, check, prepare.", no_args_is_help=True)
 
 Dataset = Annotated[str, typer.Option("--dataset", help="Name of the dataset (see `m4rag data list`).")]
-Items = Annotated[Path | None, typer.Option("--items", help="File or folder the questions are read from.")]
+Items = Annotated[
+    Path | None,
+    typer.Option("--items", help="File or folder the questions are read from, or hf://datasets/OWNER/NAME@COMMIT."),
+]
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -48,11 +51,10 @@ def check(dataset: Dataset, items: Items = None, json: Json = False) -> None:
     """Look for the known defects of a dataset; exit 1 if one makes scores meaningless."""
     from dataclasses import asdict
 
-    from m4rag.datasets import load_items
+    from m4rag.datasets import image_root, load_items
     from m4rag.datasets.guards import examine
 
-    folder = Path() if items is None else items if items.is_dir() else items.parent
-    findings = examine(load_items(dataset, items), dataset, folder)
+    findings = examine(load_items(dataset, items), dataset, image_root(items))
 
     def render(console: Console) -> None:
         from rich.table import Table
@@ -83,28 +85,25 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Write a dataset's questions, checked, as a folder of Parquet that every `--items` takes."""
-    from collections import Counter
-
-    from m4rag.datasets import load_questions
-    from m4rag.manifests import Manifest, rows_digest
-    from m4rag.schema import Question
+    from m4rag.datasets.prepare import prepare_questions
     from m4rag.settings import settings
-    from m4rag.shards import write_folder
 
-    questions = load_questions(dataset, items, limit)
     folder = output or settings().home / "questions" / dataset
-    made_by = Manifest(
-        kind="questions",
-        command="data prepare",
-        config={"dataset": dataset, "limit": limit},
-        inputs={"questions": rows_digest(questions)},
-    )
-    varieties = Counter(question.language for question in questions)
-    manifest = write_folder(folder, Question, questions, made_by, counts=lambda: {"varieties": varieties})
-    report = {"folder": str(folder), "rows": manifest.rows, "varieties": len(varieties), "digest": manifest.digest}
+    manifest = prepare_questions(dataset, items, folder, limit)
+    varieties = manifest.counts["varieties"]
+    report = {
+        "folder": str(folder),
+        "rows": manifest.rows,
+        "varieties": len(varieties),
+        "images": manifest.counts["images"],
+        "digest": manifest.digest,
+    }
 
     def render(console: Console) -> None:
-        console.print(f"{manifest.rows:,} questions in {len(varieties)} varieties, digest {manifest.digest[:12]}")
+        console.print(
+            f"{manifest.rows:,} questions in {len(varieties)} varieties, {manifest.counts['images']:,} images, "
+            f"digest {manifest.digest[:12]}"
+        )
         console.print(str(folder), soft_wrap=True)
 
     emit(report, json, render)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,18 @@ from pydantic import ValidationError
 
 from m4rag.errors import BadData, UsageError
 from m4rag.languages import lookup
-from m4rag.manifests import MANIFEST
+from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Document, Question
-from m4rag.shards import read_folder
+from m4rag.settings import settings
+from m4rag.shards import read_folder, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from m4rag.datasets.sources import Source
+
+IMAGES = "images"
+"""Folder for embedded images: `<home>/images`, and `images` in a folder that `m4rag data prepare` wrote."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Dataset:
         contents: Its size in words.
         license: SPDX identifier of the data's licence.
         items: What `--items` must name, None where the questions are inside the package.
-        corpus: The source of documents that holds its gold documents.
+        corpus: The source of documents that holds its gold documents, None if no question names one.
     """
 
     name: str
@@ -37,7 +43,7 @@ class Dataset:
     contents: str
     license: str
     items: str | None
-    corpus: str
+    corpus: str | None
 
 
 DATASETS = {
@@ -64,8 +70,16 @@ DATASETS = {
             about="name or origin of the dish in the image, without, with true and with misleading context",
             contents="60,000 questions (test_large), 30 varieties of 24 languages",
             license="CC-BY-SA-4.0",
-            items="Parquet or JSONL of v1 or v1.1, or a folder of them",
+            items="Parquet or JSONL of v1 or v1.1, a folder of them, or hf://datasets/OWNER/NAME@COMMIT",
             corpus="worldcuisines-kb",
+        ),
+        Dataset(
+            name="cvqa",
+            about="everyday culture in a picture, asked in English and in the language of its place",
+            contents="20,748 questions (10,374 in English and natively), 39 language-country pairs of 31 languages",
+            license="various: each picture has its own, some are for research only",
+            items="Parquet with embedded images, a folder of it, or hf://datasets/OWNER/NAME@COMMIT",
+            corpus=None,
         ),
     )
 }
@@ -79,26 +93,40 @@ SOURCES = {
 """Source name to what it reads."""
 
 
-def load_questions(name: str, items: Path | None = None, limit: int | None = None) -> list[Question]:
+def load_questions(
+    name: str, items: Path | None = None, limit: int | None = None, images: Path | None = None
+) -> list[Question]:
     """The questions of a dataset, checked.
 
     Args:
         name: A name in `DATASETS`.
-        items: The file or folder they are read from, or a folder that `m4rag data prepare` wrote; None for datasets
-            inside the package.
+        items: The file or folder they are read from, a folder that `m4rag data prepare` wrote, or an address on the hub
+            (`m4rag.datasets.sources.HUB_FORM`); None for datasets inside the package.
         limit: Take at most this many, by the rule of `m4rag.datasets.sampling.balanced`; None for all.
+        images: Folder that embedded images of these questions are written to; None for `<home>/images`.
 
     Raises:
         UsageError: Unknown dataset, a missing or needless `items`, a limit below 1.
         BadData: The data breaks its contract; names the row.
+        Unavailable: The data is on the hub and can't be fetched.
     """
     from m4rag.datasets.sampling import balanced
 
     _check_items(name, items)
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} questions", remedy="Use at least 1.")
-    questions = _questions(name, items)
-    return questions if limit is None else balanced(questions, limit)
+
+    def limited(questions: list[Question]) -> list[Question]:
+        return questions if limit is None else balanced(questions, limit)
+
+    if items is None:
+        return limited(_packaged(name))
+    source = _source(items)
+    if _prepared(source):
+        return limited(_stored(name, source))
+    if name == "cvqa":
+        return _embedded(source, limited, (images or settings().home / IMAGES).absolute())
+    return limited(_published(name, source))
 
 
 def load_items(name: str, items: Path | None) -> pa.Table:
@@ -109,17 +137,32 @@ def load_items(name: str, items: Path | None) -> pa.Table:
         items: As for `load_questions`.
 
     Returns:
-        A table with the columns `m4rag.datasets.items.ITEMS`.
+        A table with the columns `m4rag.datasets.items.ITEMS`, for CVQA also those of `m4rag.datasets.cvqa.read_items`.
 
     Raises:
         UsageError: Unknown dataset, or a missing or needless `items`.
         BadData: The file is unreadable or of no known layout.
+        Unavailable: The data is on the hub and can't be fetched.
     """
+    from m4rag.datasets import cvqa, worldcuisines
     from m4rag.datasets.items import items_table
-    from m4rag.datasets.worldcuisines import read_items
 
     _check_items(name, items)
-    return items_table(_questions(name, None)) if items is None else read_items(items)
+    if items is None:
+        return items_table(_packaged(name))
+    source = _source(items)
+    if _prepared(source):
+        return _stored_table(name, source)
+    return cvqa.read_items(source.path, source.root) if name == cvqa.NAME else worldcuisines.read_items(source.path)
+
+
+def image_root(items: Path | None) -> Path:
+    """The folder that relative image paths of questions start in.
+
+    Args:
+        items: As for `load_questions`.
+    """
+    return Path() if items is None else _source(items).root
 
 
 def load_documents(source: str, path: Path | None = None) -> Iterator[Document]:
@@ -160,19 +203,72 @@ def _check_items(name: str, items: Path | None) -> None:
         raise UsageError(f"{name} is read from files", remedy=f"Name them with --items: {wanted}.")
 
 
-def _questions(name: str, items: Path | None) -> list[Question]:
-    if items is None:
-        from m4rag.datasets import museum, sample
+def _source(items: Path) -> Source:
+    from m4rag.datasets.sources import find
 
-        return list(museum.questions() if name == museum.NAME else sample.questions())
-    if (items / MANIFEST).exists():
-        return list(read_folder(items, Question))
+    return find(items)
+
+
+def _packaged(name: str) -> list[Question]:
+    from m4rag.datasets import museum, sample
+
+    return list(museum.questions() if name == museum.NAME else sample.questions())
+
+
+def _published(name: str, source: Source) -> list[Question]:
     from m4rag.datasets import worldcuisines
     from m4rag.datasets.guards import refuse
 
-    table = worldcuisines.read_items(items)
-    refuse(table, name, items)
-    return worldcuisines.questions(table, items if items.is_dir() else items.parent)
+    table = worldcuisines.read_items(source.path)
+    refuse(table, name, source.path)
+    return worldcuisines.questions(table, source.root.absolute())
+
+
+def _embedded(source: Source, limited: Callable[[list[Question]], list[Question]], images: Path) -> list[Question]:
+    """Questions whose images are inside the table: those of the questions taken become files."""
+    from m4rag.datasets import cvqa
+    from m4rag.datasets.guards import refuse
+
+    table = cvqa.read_items(source.path, source.root.absolute())
+    refuse(table, cvqa.NAME, source.path)
+    taken = limited(cvqa.questions(table, images))
+    cvqa.extract(source.path, taken, images)
+    return taken
+
+
+def _prepared(source: Source) -> bool:
+    return (source.path / MANIFEST).exists()
+
+
+def _stored(name: str, source: Source) -> list[Question]:
+    """The questions of a prepared folder; images inside it are found wherever the folder was moved."""
+    from m4rag.datasets.items import image_location
+
+    found = []
+    for question in read_folder(source.path, Question):
+        _same_dataset(name, question.dataset, source.path)
+        image = image_location(question.image, source.path.absolute()) if question.image else None
+        found.append(question.model_copy(update={"image": image}))
+    return found
+
+
+def _stored_table(name: str, source: Source) -> pa.Table:
+    import pyarrow as pa
+
+    from m4rag.datasets.cvqa import DETAILS, NAME
+    from m4rag.datasets.items import stored_items
+
+    details = DETAILS if name == NAME else ()
+    parts = [read_table(source.path / file.name) for file in Manifest.read(source.path).files]
+    for part in parts:
+        for dataset in part["dataset"].unique().to_pylist():
+            _same_dataset(name, dataset, source.path)
+    return pa.concat_tables([stored_items(part, details) for part in parts]).combine_chunks()
+
+
+def _same_dataset(asked: str, found: str, where: Path) -> None:
+    if found != asked:
+        raise BadData(f"the questions are of {found}, not of {asked}", where=str(where), remedy=f"--dataset {found}.")
 
 
 def _distinct(documents: Iterable[Document], where: str) -> Iterator[Document]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from m4rag.datasets import cvqa
 from m4rag.datasets.items import image_location
 from m4rag.datasets.worldcuisines import NAME, PROMPT_TYPES
 from m4rag.errors import BadData, UsageError
@@ -148,7 +149,7 @@ def gold_in_range(items: pa.Table) -> Finding:
         (index < 0) | (index >= counts) | np.isnan(index),
         "error",
         "gold index out of range",
-        "The index of v1 and of the table layout starts at 1, that of v1.1 at 0.",
+        "WorldCuisines' index of v1 and of the table layout starts at 1, that of v1.1 and CVQA's label at 0.",
     )
 
 
@@ -180,7 +181,7 @@ def option_count(items: pa.Table) -> Finding:
         (counts < 2) | (counts > 8),
         "error",
         "not two to eight options",
-        "WorldCuisines has five, in 45 of 1,500 dish questions four.",
+        "WorldCuisines has five, in 45 of 1,500 dish questions four; CVQA has four.",
     )
 
 
@@ -218,18 +219,19 @@ def duplicate_options(items: pa.Table) -> Finding:
         counts < _option_counts(items),
         "warning",
         "two options with the same text",
-        "Two numbers are right but only one scores. The published data has 16 a variety in origin questions and up to "
-        "21 a variety in dish questions.",
+        "Two numbers are right but only one scores. WorldCuisines as published has 16 a variety in origin questions "
+        "and up to 21 a variety in dish questions.",
     )
 
 
 def images_present(items: pa.Table, folder: Path) -> Finding:
-    """Every question has an image: an address, or a file that exists."""
-    images = _distinct(items["image"])
+    """Every question has an image: an address, a file that exists, or one inside the table."""
+    outside = ~_flags(items["embedded"]) if "embedded" in items.column_names else ~_flags(items["image"].is_null())
+    images = _distinct(items["image"].filter(outside))
     gone = [image for image in images if "://" not in image and not Path(image_location(image, folder)).is_file()]
     return _found(
         items,
-        _among(items["image"], gone) | _flags(items["image"].is_null()),
+        (outside & _among(items["image"], gone)) | _flags(items["image"].is_null()),
         "warning",
         "questions without an image",
         "They can only be asked with --images none.",
@@ -320,6 +322,110 @@ def placeholders(items: pa.Table) -> Finding:
     )
 
 
+def labels_published(items: pa.Table) -> Finding:
+    """The labels are there: where the answers are kept for a leaderboard, every one of them is -1."""
+    return _found(
+        items,
+        _gold(items) == -1,
+        "error",
+        "labels withheld (-1)",
+        "This release keeps its answers back (afaji/cvqa does): use one with labels, such as davidanugraha/cvqa.",
+    )
+
+
+def images_sound(items: pa.Table) -> Finding:
+    """Every image that is here is an image."""
+    import pyarrow as pa
+
+    column = "image_problem"
+    problems = items[column] if column in items.column_names else pa.nulls(len(items), pa.string())
+    broken = _flags(problems.is_valid())
+    first = next(iter(_distinct(problems)), "") if broken.any() else ""
+    return _found(items, broken, "error", "questions whose image can't be shown", f"The first: {first}.")
+
+
+def published_options(items: pa.Table) -> Finding:
+    """CVQA asks for one of four options."""
+    return _found(
+        items,
+        _option_counts(items) != 4,
+        "warning",
+        "not four options",
+        "The published prompt and answer format say 1 to 4; the random baseline counts it exactly.",
+    )
+
+
+def category_known(items: pa.Table) -> Finding:
+    """Every category is one of CVQA's ten."""
+    return _found(
+        items,
+        ~_among(items["category"], cvqa.CATEGORIES),
+        "warning",
+        "categories that CVQA does not have",
+        "Each becomes a row of its own in tables by category.",
+    )
+
+
+def published_rows(items: pa.Table) -> Finding:
+    """The split is whole: 10,374 rows, each asked twice."""
+    whole = len(items) == 2 * cvqa.ROWS
+    meaning = f"The test split has {cvqa.ROWS:,} rows (an early commit 10,268), each asked twice: this is another part."
+    return Finding("ok" if whole else "warning", "whole split", len(items), "", "" if whole else meaning)
+
+
+def pair_rows(items: pa.Table) -> Finding:
+    """Every language-country pair has as many rows as published, give or take the one that reading a figure costs."""
+    counts = items.group_by("pair").aggregate([([], "count_all")]).to_pylist()
+    found = {row["pair"]: row["count_all"] // 2 for row in counts}
+    off = {pair: found.get(pair, 0) for pair, rows in cvqa.PAIR_ROWS.items() if abs(found.get(pair, 0) - rows) > 1}
+    example = next((f"{pair}: {rows}, published {cvqa.PAIR_ROWS[pair]}" for pair, rows in off.items()), "")
+    return Finding(
+        "warning" if off else "ok",
+        "pairs without their published number of rows",
+        len(off),
+        example,
+        "Pairs weigh otherwise in the row mean than in published numbers: look at both means." if off else "",
+    )
+
+
+def shared_pictures(items: pa.Table) -> Finding:
+    """No picture goes by two names, and no name stands for two pictures."""
+    import numpy as np
+
+    named = [qa_id.rpartition("_")[0] for qa_id in items["qa_id"].to_pylist()]
+    known: dict[str, str] = {}
+    doubled = [
+        digest is not None and known.setdefault(name, digest) != digest
+        for name, digest in zip(named, items["image_digest"].to_pylist(), strict=True)
+    ]
+    merged = np.array(named, dtype=object) != np.array(items["group"].to_pylist(), dtype=object)
+    return _found(
+        items,
+        merged | np.array(doubled, dtype=bool),
+        "warning",
+        "pictures under several names, or names of several pictures",
+        "They count as one picture in the intervals, which resample pictures.",
+    )
+
+
+def research_only(items: pa.Table) -> Finding:
+    """Which pictures may be used for research only, or under no licence that is stated."""
+    import pyarrow.compute as pc
+
+    source, license_ = (pc.fill_null(items[name], "") for name in ("image_source", "license"))
+    limited = pc.or_(
+        pc.match_substring(source, "research_only"), pc.match_substring(license_, "research", ignore_case=True)
+    )
+    unstated = pc.equal(pc.utf8_trim_whitespace(license_), "")
+    return _found(
+        items,
+        pc.or_(limited, unstated),
+        "warning",
+        "pictures for research only, or without a licence",
+        "Do not publish them: reports embed the pictures of their examples.",
+    )
+
+
 def corrupt(items: pa.Table) -> np.ndarray:
     """Which rows are the corrupt Cantonese origin questions, shape (rows,)."""
     rows: np.ndarray = _among(items["language"], ["yue"]) & _among(items["prompt_type"], ["2"])
@@ -338,8 +444,14 @@ GENERAL: Sequence[Check] = (
 )
 """What makes a score meaningless, in any dataset."""
 
-ERRORS: dict[str, Sequence[Check]] = {NAME: (*GENERAL, prompt_type_known, nan_intact)}
-WARNINGS: dict[str, Sequence[Check]] = {NAME: (row_count, cells_equal, four_options, cantonese_origin, placeholders)}
+ERRORS: dict[str, Sequence[Check]] = {
+    NAME: (*GENERAL, prompt_type_known, nan_intact),
+    cvqa.NAME: (some_rows, labels_published, *GENERAL[1:], images_sound),
+}
+WARNINGS: dict[str, Sequence[Check]] = {
+    NAME: (row_count, cells_equal, four_options, cantonese_origin, placeholders),
+    cvqa.NAME: (published_rows, pair_rows, published_options, category_known, shared_pictures, research_only),
+}
 
 
 def _found(items: pa.Table, rows: np.ndarray | pa.ChunkedArray, level: Level, check: str, meaning: str) -> Finding:
@@ -351,7 +463,8 @@ def _found(items: pa.Table, rows: np.ndarray | pa.ChunkedArray, level: Level, ch
         return Finding("ok", check, 0, "", "")
     first = int(places[0])
     question = items["question_id"][first].as_py()
-    return Finding(level, check, len(places), f"row {first}" + (f" ({question})" if question else ""), meaning)
+    place = items["place"][first].as_py() if "place" in items.column_names else f"row {first}"
+    return Finding(level, check, len(places), place + (f" ({question})" if question else ""), meaning)
 
 
 def _option_counts(items: pa.Table) -> np.ndarray:

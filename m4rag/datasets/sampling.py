@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from m4rag.schema import Question
 
 Unit = tuple[str, str]
-"""(prompt type, parallel question): the same question in every variety."""
+"""(stratum, parallel question): the same question in every variety that has it."""
 
 
 def balanced(questions: Sequence[Question], limit: int) -> list[Question]:
     """At most `limit` questions, spread over prompt types and varieties; the same ones on every machine.
 
-    The rule: a parallel question (the same one in all varieties) is taken whole where it fits. Within each prompt type
-    parallel questions are ordered by the SHA-256 of their id, and the prompt types take turns. What is left when the
+    The rule: a parallel question (the same one in all varieties) is taken whole where it fits. Within each stratum
+    parallel questions are ordered by the SHA-256 of their id, and the strata take turns. A stratum is a prompt type;
+    where each language-country pair has questions of its own (CVQA), it is a pair, and a question in English and in
+    the language of the pair is one parallel question, so that both are taken. What is left when the
     next one does not fit is filled row by row: each row comes from the next parallel question, in the variety that
     has the fewest rows so far. A larger limit contains all the whole parallel questions of a smaller one.
 
@@ -31,7 +33,7 @@ def balanced(questions: Sequence[Question], limit: int) -> list[Question]:
         return list(questions)
     units: dict[Unit, list[int]] = defaultdict(list)
     for position, question in enumerate(questions):
-        units[question.prompt_type, _parallel(question)].append(position)
+        units[_stratum(question), _parallel(question)].append(position)
     order = _interleaved(units)
     chosen: set[int] = set()
     while order and len(chosen) + len(units[order[0]]) <= limit:
@@ -40,18 +42,22 @@ def balanced(questions: Sequence[Question], limit: int) -> list[Question]:
     return [questions[position] for position in sorted(chosen)]
 
 
+def _stratum(question: Question) -> str:
+    return str(question.extra.get("pair") or question.prompt_type)
+
+
 def _parallel(question: Question) -> str:
     """What the question is called in every variety: its `qa_id`, or the image it is about."""
     return str(question.extra.get("qa_id") or question.group)
 
 
 def _interleaved(units: dict[Unit, list[int]]) -> list[Unit]:
-    by_type: dict[str, list[Unit]] = defaultdict(list)
+    by_stratum: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
-        by_type[unit[0]].append(unit)
+        by_stratum[unit[0]].append(unit)
     ranked = [
-        (rank, prompt_type, unit)
-        for prompt_type, mine in by_type.items()
+        (rank, stratum, unit)
+        for stratum, mine in by_stratum.items()
         for rank, unit in enumerate(sorted(mine, key=lambda unit: _hash(unit[1])))
     ]
     return [unit for _, _, unit in sorted(ranked)]

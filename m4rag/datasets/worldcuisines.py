@@ -19,7 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m4rag.datasets.items import ITEMS, as_text, data_files, image_location, need_columns, read_columns, stored_items
+from m4rag.datasets.items import (
+    ITEMS,
+    as_text,
+    data_files,
+    image_location,
+    need_columns,
+    need_inside,
+    read_columns,
+)
 from m4rag.errors import BadData
 from m4rag.schema import Document, Question
 
@@ -68,17 +76,22 @@ _PROMPT = re.compile(r"(?P<question>.*?)\n1\. (?P<options>.*)\n\n[^\n]*", re.DOT
 def read_items(path: Path) -> pa.Table:
     """Read questions of any layout as one table with the columns `ITEMS`; nothing is dropped or judged.
 
+    A table of several files has a column `place` as well: file and row, for messages.
+
     Args:
-        path: A Parquet or JSONL file, a folder of them (v1 is one file for each variety and task), or a folder that
-            `m4rag data prepare` wrote.
+        path: A Parquet or JSONL file, or a folder of them (v1 is one file for each variety and task).
 
     Raises:
         BadData: No such file, a format or layout that is not known (names the missing column), a prompt whose options
-            can't be found, or a column of the wrong type.
+            can't be found, a column of the wrong type, or an image path that leaves its folder.
     """
     import pyarrow as pa
 
-    return pa.concat_tables([_normalise(read_columns(file), file) for file in data_files(path)]).combine_chunks()
+    files = data_files(path)
+    tables = [_normalise(read_columns(file), file) for file in files]
+    if len(files) > 1:
+        tables = [_placed(table, file) for table, file in zip(tables, files, strict=True)]
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def questions(items: pa.Table, folder: Path) -> list[Question]:
@@ -176,8 +189,6 @@ def _normalise(table: pa.Table, path: Path) -> pa.Table:
     import pyarrow.compute as pc
 
     present = set(table.column_names)
-    if {"question_id", "group", "extra"} <= present:
-        return stored_items(table)
     layout = min(LAYOUTS, key=lambda layout: len(set(layout.columns.values()) - present))
     need_columns(table, list(layout.columns.values()), path, f"WorldCuisines in layout {layout.name}")
     columns = {ours: table[theirs] for ours, theirs in layout.columns.items()}
@@ -186,6 +197,7 @@ def _normalise(table: pa.Table, path: Path) -> pa.Table:
         columns[ours] = as_text(columns[ours], layout.columns.get(ours, ours), path)
     columns["question_id"] = question_ids(columns["qa_id"], columns["language"])
     columns["group"] = pc.coalesce(columns["image"], columns["qa_id"])
+    need_inside(columns["image"], columns["question_id"], path)
     if "prompt" in columns:
         columns |= _take_apart(columns.pop("prompt"), columns["question_id"], path)
     index = columns["answer_index"]
@@ -195,6 +207,12 @@ def _normalise(table: pa.Table, path: Path) -> pa.Table:
     columns["answer_index"] = pc.subtract(index.cast(pa.int64()), layout.index_base)
     columns["options"] = columns["options"].cast(pa.list_(pa.string()))
     return pa.table({name: columns[name] for name in ITEMS})
+
+
+def _placed(table: pa.Table, file: Path) -> pa.Table:
+    import pyarrow as pa
+
+    return table.append_column("place", pa.array([f"{file.name} row {row}" for row in range(len(table))], pa.string()))
 
 
 def question_ids(qa_id: pa.ChunkedArray, language: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -60,6 +60,8 @@ def read_image(source: str | Path | bytes, root: Path | None = None) -> ImageDat
         BadData: There is no such file, or it is not a whole PNG, JPEG, WebP or GIF of at most 64 megapixels.
     """
     if isinstance(source, bytes):
+        if len(source) > MAX_BYTES:
+            raise BadData(f"the image has {len(source) / 2**20:.0f} MiB, more than 64")
         return _check(source, f"{len(source)} bytes of image data")
     text = str(source)
     if WEB_URL.match(text):

@@ -9,6 +9,7 @@ import pytest
 
 HEAVY = (
     "aiohttp",
+    "huggingface_hub",
     "icu4py",
     "jinja2",
     "kfp",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from m4rag.datasets import load_documents, load_items, load_questions
-from m4rag.datasets.guards import examine
+from m4rag.datasets.guards import PLACEHOLDER, examine
+from m4rag.datasets.prepare import prepare_questions
 from m4rag.datasets.worldcuisines import parse_prompt
 from m4rag.errors import BadData, UsageError
 from m4rag.manifests import Manifest
@@ -152,6 +154,62 @@ def test_a_prompt_of_another_layout_is_refused(prompt: str, message: str, tmp_pa
     path = jsonl(tmp_path / "v1.jsonl", v1_row(), v1_row(qa_id="18", multi_choice_prompt=prompt))
     with pytest.raises(BadData, match=rf"v1\.jsonl row 1 \(18-nan\), multi_choice_prompt: .*{message}"):
         load_questions("worldcuisines", path)
+
+
+def test_a_prompt_numbered_in_digits_of_another_script_is_refused_not_misread(tmp_path: Path) -> None:
+    for digits in ("١٢", "१२", "一二"):
+        prompt = f"Q?\n{digits[0]}. a\n{digits[1]}. b\n\nAnswer."
+        with pytest.raises(BadData, match="no numbered options"):
+            load_questions("worldcuisines", jsonl(tmp_path / "v1.jsonl", v1_row(multi_choice_prompt=prompt)))
+
+
+def test_a_folder_names_the_file_with_the_fault(tmp_path: Path) -> None:
+    jsonl(tmp_path / "a.jsonl", v1_row(qa_id="1"))
+    jsonl(tmp_path / "b.jsonl", v1_row(qa_id="2"), v1_row(qa_id="3", multi_choice_answer=6))
+    with pytest.raises(BadData, match=r"b\.jsonl row 1 \(3-nan\): gold index out of range"):
+        load_questions("worldcuisines", tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.jpg", "images/../../outside.jpg", "..\\outside.jpg"])
+def test_an_image_path_that_leaves_its_folder_is_refused(tmp_path: Path, path: str) -> None:
+    items = parquet(tmp_path / "items.parquet", v11_row(qa_id=16), v11_row(image_path=path))
+    with pytest.raises(BadData, match=r"items\.parquet row 1 \(17-nan\): the image path .* leaves its folder"):
+        load_questions("worldcuisines", items)
+
+
+def test_the_language_code_nan_is_hokkien_in_every_layout(tmp_path: Path) -> None:
+    for path in (
+        jsonl(tmp_path / "v1.jsonl", v1_row()),
+        jsonl(tmp_path / "v11.jsonl", v11_row()),
+        parquet(tmp_path / "v11.parquet", v11_row()),
+        parquet(tmp_path / "table.parquet", table_row()),
+    ):
+        (question,) = load_questions("worldcuisines", path)
+        assert (question.language, question.question_id) == ("nan", "17-nan")
+        made = prepare_questions("worldcuisines", path, tmp_path / f"made-{path.name}")
+        assert made.counts["varieties"] == {"nan": 1}
+
+
+@pytest.mark.parametrize(
+    ("language", "question"),
+    [
+        ("sc", "Custu est unu pratu de sa cughina <CUISINE>. Comente si narat?"),
+        ("ru_formal", "Это блюдо <CUISINE.acc> кухни?"),
+        ("sc", "Soe in LOCATION. Ite est custu?"),
+    ],
+)
+def test_a_template_variable_that_was_never_filled_in_is_found(tmp_path: Path, language: str, question: str) -> None:
+    rows = [table_row(lang=language, question=question), table_row(qa_id="18", lang=language)]
+    items = load_items("worldcuisines", parquet(tmp_path / "items.parquet", *rows))
+    (found,) = (f for f in examine(items, "worldcuisines", tmp_path) if f.check == "unfilled placeholders in questions")
+    assert (found.level, found.count, found.example) == ("warning", 1, f"row 0 (17-{language})")
+
+
+def test_every_sardinian_question_with_a_context_is_flagged_in_the_real_data(shared_data: Path) -> None:
+    items = load_items("worldcuisines", shared_data / "test_large.parquet")
+    rows = items.filter(pa.compute.equal(items["language"], "sc")).to_pylist()
+    flagged = Counter(row["prompt_type"] for row in rows if re.search(PLACEHOLDER, row["question"]))
+    assert flagged == {"3": 500, "4": 500}
 
 
 @pytest.mark.parametrize("column", ["qa_id", "lang", "answer_index", "options", "image_url", "food_id"])
