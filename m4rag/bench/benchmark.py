@@ -25,7 +25,7 @@ from m4rag.bench.contexts import (
     retrieves,
 )
 from m4rag.bench.runs import IndexIdentity, ModelIdentity, RunPlan
-from m4rag.errors import UsageError
+from m4rag.errors import BadData, UsageError
 from m4rag.manifests import MANIFEST, digest, file_digest, rows_digest, short, write_atomic
 from m4rag.progress import Progress
 from m4rag.schema import Answer, Document, Question
@@ -79,6 +79,17 @@ class Request:
     command: str = ""
 
 
+def default_settings(images: str, *, has_gold: bool) -> tuple[str, ...]:
+    """The settings of a run that names none.
+
+    Args:
+        images: `all` or `none`, which leaves out what is about images.
+        has_gold: Whether the dataset names gold documents; without them the settings with context are left out.
+    """
+    settings = DEFAULT_SETTINGS if has_gold else (TEXT_ONLY, NO_RAG)
+    return tuple(each for each in settings if images == "all" or each not in (TEXT_ONLY, CAPTION_QUERY))
+
+
 def check(request: Request) -> None:
     """Refuse what can't be run before anything is started.
 
@@ -117,6 +128,8 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
 
     check(request)
     questions = load_questions(request.dataset, request.items, request.limit)
+    _need_images(request, questions)
+    _need_gold(request, questions)
     inputs = _inputs(request, questions)
     with ExitStack() as stack:
         indexes, searches = _indexes(request, settings, stack)
@@ -168,6 +181,28 @@ def finish(folder: Path) -> Scores:
     write_relevance(folder)
     write_report(folder)
     return scores
+
+
+def _need_images(request: Request, questions: list[Question]) -> None:
+    """A question whose picture is missing would be asked without it, and score as if it had been seen."""
+    without = [question.question_id for question in questions if question.image is None]
+    if without and request.images == "all" and set(request.settings) != {TEXT_ONLY}:
+        raise BadData(
+            f"{len(without)} questions have no image, first {without[0]}",
+            where=str(request.items or request.dataset),
+            remedy="Correct the data, or ask all of them with --images none.",
+        )
+
+
+def _need_gold(request: Request, questions: list[Question]) -> None:
+    """A question without a gold document would be searched by its own text and score as `oracle_query`."""
+    without = [question.question_id for question in questions if not question.gold]
+    if without and any(needs_gold(setting) for setting in request.settings):
+        raise BadData(
+            f"{len(without)} questions name no gold document, first {without[0]}",
+            where=str(request.items or request.dataset),
+            remedy="Leave out the settings oracle, irrelevant and oracle_query.",
+        )
 
 
 def _gold(request: Request, questions: list[Question]) -> Mapping[str, Document]:

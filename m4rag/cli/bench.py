@@ -22,10 +22,16 @@ app = typer.Typer(help="Measure whether retrieval helps a model.", no_args_is_he
 @app.command("run")
 def run_command(
     dataset: Annotated[str, typer.Option(help="Dataset (m4rag data list).")] = "sample",
-    items: Annotated[Path | None, typer.Option(help="File of questions, for datasets that are not shipped.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="File or folder of questions, or hf://datasets/OWNER/NAME@COMMIT.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many questions, spread over varieties.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option(help="Setting to run; repeat it. Default: all but multimodal and irrelevant.")
+        list[str] | None,
+        typer.Option(
+            help="Setting to run; repeat it. Default: all but multimodal and irrelevant; for datasets without gold "
+            "documents text_only and no_rag."
+        ),
     ] = None,
     images: Annotated[str, typer.Option(help="all, or none for the text-only baseline.")] = "all",
     corpus: Annotated[
@@ -46,7 +52,7 @@ def run_command(
 
     Interrupted, it continues where it stopped when the same command is given again.
     """
-    from m4rag.bench.benchmark import DEFAULT_SETTINGS, Request, check
+    from m4rag.bench.benchmark import Request, check, default_settings
     from m4rag.bench.benchmark import run as run_benchmark
     from m4rag.cli.record import record_run
     from m4rag.datasets import DATASETS
@@ -56,14 +62,14 @@ def run_command(
     if dataset not in DATASETS:
         raise UsageError(f"unknown dataset {dataset!r}", remedy=f"Known: {', '.join(sorted(DATASETS))}.")
     corpus = corpus or DATASETS[dataset].corpus
-    folder = settings().home / "corpus" / corpus / "documents"
+    defaults = default_settings(images, has_gold=DATASETS[dataset].corpus is not None)
     request = Request(
         dataset=dataset,
         items=items,
         limit=limit,
-        settings=tuple(setting or (DEFAULT_SETTINGS if images == "all" else DEFAULT_SETTINGS[1:-1])),
+        settings=tuple(setting or defaults),
         images=images,
-        documents=folder,
+        documents=settings().home / "corpus" / corpus / "documents" if corpus else None,
         index=index or corpus,
         multimodal=dict(_pair(text) for text in multimodal_index or []),
         k=k,

@@ -12,6 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cvqa_files import parquet, shade
+from cvqa_files import row as row_of_cvqa
 
 from m4rag.cli import main
 from m4rag.schema import Document, Question
@@ -77,7 +79,7 @@ def items(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def test_list_names_every_dataset(m4rag: Run) -> None:
     listed = json.loads(m4rag("data", "list", "--json").stdout)
-    assert [dataset["name"] for dataset in listed["datasets"]] == ["sample", "museum", "worldcuisines"]
+    assert [dataset["name"] for dataset in listed["datasets"]] == ["sample", "museum", "worldcuisines", "cvqa"]
     assert "worldcuisines-kb" in m4rag("data", "list").stdout
 
 
@@ -102,6 +104,26 @@ def test_prepare_writes_questions_that_can_be_read_again(m4rag: Run, tmp_path: P
     assert len({question.extra["qa_id"] for question in questions}) == 1
     again = m4rag("data", "check", "--dataset", "worldcuisines", "--items", first["folder"])
     assert again.returncode == 0, again.stderr
+
+
+def test_cvqa_is_checked_prepared_and_asked(m4rag: Run, tmp_path: Path) -> None:
+    path = parquet(tmp_path / "cvqa" / "test.parquet", row_of_cvqa(), row_of_cvqa(ID="2_0", image=shade(2)))
+    checked = m4rag("data", "check", "--dataset", "cvqa", "--items", path)
+    assert checked.returncode == 0, checked.stderr
+    assert "whole split" in checked.stdout
+    made = json.loads(m4rag("data", "prepare", "--dataset", "cvqa", "--items", path, "--json").stdout)
+    assert (made["rows"], made["varieties"], made["images"]) == (4, 2, 2)
+    for items_of_run in (path, path.parent, made["folder"]):
+        # The questions are read and found good; what is missing is the model.
+        done = m4rag("bench", "run", "--dataset", "cvqa", "--items", items_of_run, "--vlm-url", "http://127.0.0.1:9/v1")
+        refused(done, 3, "127.0.0.1:9")
+    withheld = parquet(tmp_path / "withheld.parquet", row_of_cvqa(Label=-1))
+    done = m4rag("data", "check", "--dataset", "cvqa", "--items", withheld, "--json")
+    assert (done.returncode, json.loads(done.stdout)[0]["check"]) == (1, "labels withheld (-1)")
+    refused(m4rag("bench", "run", "--dataset", "cvqa", "--items", withheld), 4, "labels withheld")
+    refused(m4rag("bench", "run", "--dataset", "cvqa", "--items", path, "--setting", "oracle"), 4, "no gold document")
+    moving = "hf://datasets/owner/cvqa@main"
+    refused(m4rag("data", "prepare", "--dataset", "cvqa", "--items", moving), 2, "Pin one: 40 hex digits")
 
 
 def test_ingest_writes_documents_once(m4rag: Run, tmp_path: Path) -> None:
