@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m4rag.bench.scoring import ALL, everything, macro_estimate, majority_baseline, random_baseline
+from m4rag.bench.scoring import ALL, PAIR, everything, macro_estimate, majority_baseline, random_baseline
 from m4rag.bench.statistics import RESAMPLES, Estimate, Partition, Sums, group_sums, partition, resampled_means
 from m4rag.datasets import load_items
 from m4rag.datasets.guards import corrupt, refuse
@@ -40,9 +40,9 @@ class PredictionScores:
         parser: Rules that read the predictions.
         n: Questions; those without a prediction count as wrong.
         accuracy: Share of right answers over all questions.
-        macro: Mean over varieties.
+        macro: Mean over varieties; for CVQA over its pairs, in English too.
         macro_by_prompt_type: Prompt type to mean over varieties.
-        by_variety: Prompt type to variety to accuracy.
+        by_variety: Prompt type to variety (for CVQA: pair) to accuracy.
         invalid: Status to questions, for every status but `ok`.
         baselines: `random`, `majority` and, never known from predictions, `text_only`.
         without_corrupt: Accuracy without the questions that the published data spoils (Cantonese origin questions);
@@ -295,7 +295,10 @@ def _accuracies(right: np.ndarray, groups: np.ndarray, table: pa.Table, resample
     """The accuracies of `PredictionScores`, all from the same draws."""
     import numpy as np
 
-    varieties = partition([lookup(code).code for code in table["language"].to_pylist()])
+    if PAIR in table.column_names:
+        varieties = partition(table[PAIR].to_pylist())
+    else:
+        varieties = partition([lookup(code).code for code in table["language"].to_pylist()])
     kinds = partition([kind or ALL for kind in table["prompt_type"].to_pylist()])
     width, images = len(varieties.labels), int(groups.max()) + 1
     crossed = Partition(varieties.labels * len(kinds.labels), kinds.codes * width + varieties.codes)

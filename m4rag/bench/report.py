@@ -51,6 +51,7 @@ DIMENSIONS = {
     "category": "Category",
     "prompt_type": "Kind of question",
     "variety": "Variety",
+    "pair": "Language and country",
 }
 RATES = ("retention", "correction")
 RATE_MARKS = {"retention": 1, "correction": 3}
@@ -238,11 +239,11 @@ def _breakdowns(scores: Scores) -> list[tuple[str, list[Line]]]:
 
 
 def _keys(settings: Iterable[SettingScores], dimension: str) -> list[str]:
-    return sorted({key for setting in settings for key in setting.breakdowns[dimension]})
+    return sorted({key for setting in settings for key in setting.breakdowns.get(dimension, {})})
 
 
 def _cells(settings: Iterable[SettingScores], dimension: str, key: str) -> tuple[Estimate | None, ...]:
-    return tuple(setting.breakdowns[dimension].get(key) for setting in settings)
+    return tuple(setting.breakdowns.get(dimension, {}).get(key) for setting in settings)
 
 
 def _label(dimension: str, key: str) -> str:
@@ -250,7 +251,7 @@ def _label(dimension: str, key: str) -> str:
         return f"{key} · {JOSHI[key].partition(':')[0]}"
     if dimension == "script":
         return SCRIPTS.get(key, key)
-    if dimension == "variety":
+    if dimension in ("variety", "pair"):
         return f"{lookup(key).name} · {key}"
     return key or "(none)"
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 ALL = "all"
 VARIETY = "variety"
-DIMENSIONS = (VARIETY, "language", "joshi", "script", "category", "prompt_type")
+PAIR = "pair"
+DIMENSIONS = (VARIETY, "language", "joshi", "script", "category", "prompt_type", PAIR)
 UNNAMED = "unnamed"
 
 
@@ -48,7 +49,8 @@ class SettingScores(BaseModel):
         images: `all` or `none`: whether the model saw the images.
         n: Questions.
         accuracy: Share of right answers over all questions (row mean).
-        macro: Mean over varieties of their accuracies.
+        macro: Mean over varieties of their accuracies; where questions belong to language-country pairs, whatever
+            language they are asked in (CVQA), mean over pairs.
         invalid: Status to number of questions, for every status but `ok`.
         invalid_rate: Share of questions without a valid answer; Wilson interval.
         breakdowns: Dimension (`DIMENSIONS`) to value to accuracy; a dimension that the dataset does not have is empty.
@@ -237,6 +239,7 @@ def _partitions(questions: Sequence[Question], varieties: Sequence[Variety]) -> 
         "script": [variety.script for variety in varieties],
         "category": [question.category for question in questions],
         "prompt_type": [question.prompt_type for question in questions],
+        PAIR: [str(question.extra.get(PAIR) or "") for question in questions],
     }
     return {name: partition([label or UNNAMED for label in labels]) for name, labels in columns.items() if any(labels)}
 
@@ -261,6 +264,7 @@ def _score_setting(
     parts = {ALL: everything(asked.n), **asked.partitions}
     sums = {name: group_sums(right, asked.groups, cells) for name, cells in parts.items()}
     draws = resampled_means(sums, resamples=resamples, seed=seed)
+    equals = PAIR if PAIR in sums else VARIETY
     times = np.array([answer.latency_ms for answer in answers if answer.latency_ms > 0])
     p50, p95 = np.percentile(times, [50, 95]) if len(times) else (0.0, 0.0)
     return SettingScores(
@@ -269,7 +273,7 @@ def _score_setting(
         images=images,
         n=asked.n,
         accuracy=sums[ALL].estimates(draws[ALL])[ALL],
-        macro=macro_estimate(sums[VARIETY], draws[VARIETY], asked.images),
+        macro=macro_estimate(sums[equals], draws[equals], asked.images),
         invalid=invalid,
         invalid_rate=wilson_estimate(sum(invalid.values()), asked.n, asked.images),
         breakdowns={name: sums[name].estimates(draws[name]) if name in sums else {} for name in DIMENSIONS},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import io
 import json
 import random
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -481,3 +485,58 @@ def test_the_label_reaches_the_scorer_of_predictions(tmp_path: Path) -> None:
     scores = score_predictions("cvqa", path, tmp_path / "p.jsonl", resamples=20)
     assert (scores.n, scores.accuracy.value) == (4, 75)
     assert scores.macro_by_prompt_type["local"].value == 50
+    assert set(scores.by_variety["english"]) == {"jav-ID"}
+
+
+def test_the_mean_over_pairs_is_not_the_mean_over_languages_of_prompts(tmp_path: Path) -> None:
+    rows = [row(ID=f"{n}_0", image=shade(n)) for n in range(3)]
+    rows.append(row(ID="3_0", Subset="('Breton', 'France')", image=shade(3)))
+    asked = load_questions("cvqa", parquet(tmp_path / "test.parquet", *rows))
+    common: dict[str, Any] = {"setting": "no_rag", "model": "m", "status": Status.OK, "raw": ""}
+    answers = [
+        Answer(question_id=question.question_id, choice=1 if question.extra["pair"] == "bre-FR" else 0, **common)
+        for question in asked
+    ]
+    (scored,) = score(asked, answers, resamples=20).settings
+    assert (scored.accuracy.value, scored.macro.value) == (25, 50)
+    assert {pair: cell.n for pair, cell in scored.breakdowns["pair"].items()} == {"jav-ID": 6, "bre-FR": 2}
+
+
+def test_every_question_is_asked_with_its_own_picture(tmp_path: Path) -> None:
+    rows = [row(ID=f"{n}_0", image=shade(n), **{"Translated Question": f"Question {n}?"}) for n in range(6)]
+    path = parquet(tmp_path / "test.parquet", *rows)
+    shown: list[tuple[str, bytes]] = []
+
+    class Model(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            (message,) = body["messages"]
+            parts = {part["type"]: part for part in message["content"]}
+            encoded = parts["image_url"]["image_url"]["url"].partition("base64,")[2]
+            shown.append((parts["text"]["text"], base64.b64decode(encoded)))
+            self.reply({"choices": [{"message": {"content": '{"answer": 2}'}, "finish_reason": "stop"}]})
+
+        def reply(self, value: object) -> None:
+            data = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        folder = run(Request(dataset="cvqa", items=path, settings=("no_rag",)), Settings(), nullcontext(url), silent)
+        server.shutdown()
+    assert len(shown) == 12
+    for number in range(6):
+        (data,) = (data for text, data in shown if f"Question {number}?" in text)
+        assert data == shade(number)["bytes"]
+    scores = json.loads((folder / "scores.json").read_text())["settings"][0]
+    assert (scores["n"], scores["accuracy"]["value"], scores["accuracy"]["groups"]) == (12, 100, 6)
+    assert "Javanese" in (folder / "report.html").read_text()

@@ -16,6 +16,7 @@ from m4rag.bench.predictions import PARSERS, PredictionScores, published, score_
 from m4rag.bench.scoring import score
 from m4rag.datasets import load_questions
 from m4rag.errors import BadData, UsageError
+from m4rag.languages import WORLDCUISINES_VARIETIES
 from m4rag.schema import Answer, Status
 
 OPTIONS = ("Phở", "Crème brûlée", "Bún chả", "7 Up", "Bún chả cá")
@@ -177,6 +178,20 @@ def test_predictions_may_name_question_ids_and_come_as_json_lines_or_csv(tmp_pat
     for name in ("p.jsonl", "p.csv"):
         scores = score_predictions("worldcuisines", path, tmp_path / name, resamples=20)
         assert scores.accuracy.value == pytest.approx(40), name
+
+
+def test_no_variety_is_missing_from_the_breakdown(tmp_path: Path) -> None:
+    rows = [("1", code, "1", 1) for code in WORLDCUISINES_VARIETIES]
+    pq.write_table(pa.Table.from_pylist([prediction("1", code, "1") for code in ("en", "tl")]), tmp_path / "p.parquet")
+    scores = score_predictions("worldcuisines", items(tmp_path, rows), tmp_path / "p.parquet", resamples=20)
+    assert set(scores.by_variety["1"]) == set(WORLDCUISINES_VARIETIES)
+    assert (scores.by_variety["1"]["tl"].value, scores.by_variety["1"]["nan"].value) == (100, 0)
+
+
+def test_groups_that_are_absent_from_the_file_are_no_error(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([prediction("1", "tl", "1")]), tmp_path / "p.parquet")
+    scores = score_predictions("worldcuisines", items(tmp_path, [("1", "tl", "4", 1)]), tmp_path / "p.parquet")
+    assert {kind: set(cells) for kind, cells in scores.by_variety.items()} == {"4": {"tl"}}
 
 
 def test_numbers_with_gaps_are_numbers_with_gaps(tmp_path: Path) -> None:
