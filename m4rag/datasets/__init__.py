@@ -153,7 +153,11 @@ def load_items(name: str, items: Path | None) -> pa.Table:
     source = _source(items)
     if _prepared(source):
         return _stored_table(name, source)
-    return cvqa.read_items(source.path, source.root) if name == cvqa.NAME else worldcuisines.read_items(source.path)
+    return (
+        cvqa.read_items(source.path, source.root.absolute())
+        if name == cvqa.NAME
+        else worldcuisines.read_items(source.path)
+    )
 
 
 def image_root(items: Path | None) -> Path:

@@ -277,6 +277,14 @@ def test_picture_files_that_are_not_there_are_a_warning_and_not_asked_about(tmp_
     assert (found.level, found.count) == ("warning", 2)
 
 
+def test_picture_files_beside_a_relative_path_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = with_files(tmp_path / "data" / "test.parquet", row(image_path="here.jpg"))
+    (tmp_path / "data" / "here.jpg").write_bytes(picture())
+    monkeypatch.chdir(tmp_path)
+    assert findings(items.relative_to(tmp_path))["questions without an image"].level == "ok"
+    assert Path(str(load_questions("cvqa", items.relative_to(tmp_path))[0].image)).is_absolute()
+
+
 def test_one_picture_under_two_names_is_one_group(tmp_path: Path) -> None:
     other = {"bytes": picture("red"), "path": None}
     rows = [row(ID="b_0"), row(ID="b_1"), row(ID="a_0"), row(ID="c_0", image=other)]
