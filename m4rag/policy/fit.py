@@ -1,0 +1,162 @@
+"""Learn from a run when to retrieve: never, always, or where a signal says so.
+
+`never` and `always` need no fitting. The gate is judged by its cross-fitted answers (see `m4rag.policy.gates`), so its
+accuracy is what it gives on images that it was not fitted on. A rule that costs more has to earn its place: a
+difference counts only if its paired 95 % interval lies above zero.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m4rag.bench.scoring import everything
+from m4rag.bench.statistics import RESAMPLES, partition
+from m4rag.errors import BadData
+from m4rag.policy.estimates import estimates
+from m4rag.policy.gates import FOLDS, SEED, Cut, cross_fitted, fit_gate, fit_threshold
+from m4rag.policy.model import ClassEvidence, Evidence, Gate, Policy, Retrieve, better
+from m4rag.policy.observations import Observations, observe, run_id
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MINIMUM_IMAGES = 2 * FOLDS
+"""With fewer, a fold would hold one image and a bootstrap over images means little."""
+
+
+def fit(folder: Path, setting: str | None = None) -> Policy:
+    """Learn a policy from a finished run.
+
+    Args:
+        folder: The run folder; it needs `no_rag` and a setting that retrieves.
+        setting: The setting that would be served. Default: the run's only one.
+
+    Raises:
+        UsageError: The run has no such setting, or it can't be served.
+        BadData: The run lacks what is needed, or has too few images.
+    """
+    observed = observe(folder, setting)
+    evidence = weigh(observed)
+    cut = fit_gate(observed.rows)
+    retrieve = choose(evidence, cut, observed)
+    index = observed.plan.indexes.get(observed.setting)
+    if index is None:
+        raise BadData(f"the plan does not say which index {observed.setting} searched", where=str(folder))
+    return Policy(
+        model=observed.plan.model.name,
+        weights_digest=observed.plan.model.weights_digest,
+        setting=observed.setting,
+        index_alias=index.collection.rpartition("__")[0] or index.collection,
+        encoder=index.encoder,
+        channel=index.channel,
+        retrieve=retrieve,
+        gate=_gate(cut, observed) if retrieve == "gated" else None,
+        k=observed.plan.k,
+        images=observed.plan.images,
+        prompt_language=observed.plan.prompt_language,
+        context_language=observed.context_language,
+        fitted_on=run_id(observed.plan),
+        evidence=evidence,
+    ).sealed()
+
+
+def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEED) -> Evidence:
+    """What each rule would have answered right on these questions.
+
+    Args:
+        observed: The questions.
+        resamples: Bootstrap resamples.
+        seed: Seed of folds and bootstrap.
+
+    Raises:
+        BadData: There are too few images.
+    """
+    import numpy as np
+
+    rows = observed.rows
+    images = int(rows.groups.max()) + 1
+    if images < MINIMUM_IMAGES:
+        raise BadData(
+            f"{images} images are too few to learn from: at least {MINIMUM_IMAGES} are needed",
+            where=run_id(observed.plan),
+            remedy="Run more questions.",
+        )
+    retrieve = cross_fitted(rows, partial(fit_gate, seed=seed), seed=seed)
+    rules = {
+        "never": observed.before,
+        "always": observed.after,
+        "gated": answered(observed, retrieve),
+        "oracle": observed.before | observed.after,
+    }
+    single: dict[str, np.ndarray] = {
+        name: answered(observed, cross_fitted(rows, partial(fit_threshold, signal=name), seed=seed))
+        for name in rows.signals
+    }
+    found = estimates({**rules, **single}, rows.groups, everything(len(retrieve)), resamples=resamples, seed=seed)
+    never, always = found.whole("never"), found.whole("always")
+    return Evidence(
+        never=never,
+        always=always,
+        gated=found.whole("gated"),
+        oracle=found.whole("oracle"),
+        always_gain=found.difference("always", "never"),
+        gated_gain=found.difference("gated", better(never, always)),
+        retrieved=100 * float(np.mean(retrieve)),
+        by_signal={name: found.whole(name) for name in rows.signals},
+        unavailable=dict(observed.unavailable),
+        by_class=_by_class(observed, rules, resamples, seed),
+        folds=FOLDS,
+        resamples=resamples,
+        seed=seed,
+        inputs=dict(observed.inputs),
+        note=" ".join(observed.notes) or None,
+    )
+
+
+def choose(evidence: Evidence, cut: Cut, observed: Observations) -> Retrieve:
+    """The rule that the evidence supports.
+
+    `gated` only if it beats the better of the other two beyond noise; `always` only if it beats `never` beyond noise;
+    else `never`, which is cheapest.
+
+    Args:
+        evidence: What each rule gave.
+        cut: The gate that would be served, fitted on all questions.
+        observed: The questions; a gate that retrieves for all or for none of them is no gate.
+    """
+    retrieved = cut.retrieves(observed.rows)
+    if evidence.gated_gain.low > 0 and retrieved.any() and not retrieved.all():
+        return "gated"
+    return "always" if evidence.always_gain.low > 0 else "never"
+
+
+def answered(observed: Observations, retrieve: np.ndarray) -> np.ndarray:
+    """Whether the answer is right that a rule gives.
+
+    Args:
+        observed: The questions.
+        retrieve: Whether the rule retrieves, shape (rows,).
+
+    Returns:
+        Shape (rows,).
+    """
+    import numpy as np
+
+    return np.where(retrieve, observed.after, observed.before)
+
+
+def _gate(cut: Cut, observed: Observations) -> Gate:
+    return Gate(signal=cut.signal, threshold=cut.threshold, judge=observed.judge if cut.signal == "judge" else None)
+
+
+def _by_class(
+    observed: Observations, rules: dict[str, np.ndarray], resamples: int, seed: int
+) -> dict[str, ClassEvidence]:
+    shown = {name: rules[name] for name in ClassEvidence.model_fields}
+    found = estimates(shown, observed.groups, partition(observed.joshi), resamples=resamples, seed=seed)
+    cells = {name: found.cells(name) for name in shown}
+    return {
+        label: ClassEvidence(**{name: cells[name][label] for name in shown}) for label in sorted(set(observed.joshi))
+    }
