@@ -146,7 +146,13 @@ def write_run(
 
 
 def write_judgements(
-    folder: Path, *, note: str | None = None, model: str = "judge-32b", seed: int = 7, failed: float = 0.02
+    folder: Path,
+    *,
+    note: str | None = None,
+    model: str = "judge-32b",
+    seed: int = 7,
+    failed: float = 0.02,
+    with_answer: bool = True,
 ) -> Relevance:
     """Judge a run that `write_run` wrote: gold passages are scored high, others low, with noise that questions share.
 
@@ -156,6 +162,7 @@ def write_judgements(
         model: Served name of the judge.
         seed: Of the scores.
         failed: Share of judgements that could not be read.
+        with_answer: Whether the judge was told the right answers.
     """
     plan, chance = RunPlan.read(folder), random.Random(seed)
     documents = {passage.chunk_id: passage.document_id for passage in read_folder(folder / "passages", Passage)}
@@ -176,12 +183,12 @@ def write_judgements(
                     score=score if status is Status.OK else None,
                     status=status,
                     model=model,
-                    with_answer=True,
+                    with_answer=with_answer,
                     raw=f'{{"explanation": "", "answer": {score}}}',
                 )
             )
     judge = ModelIdentity(name=model, engine="vllm 0.32.0", root=f"models/{model}", max_model_len=4096, note=note)
-    config = {"run": plan.digest, "judge": judge.model_dump(), "prompts": digest("judge"), "with_answer": True}
+    config = {"run": plan.digest, "judge": judge.model_dump(), "prompts": digest("judge"), "with_answer": with_answer}
     inputs = {"answers": Manifest.read(folder / "answers").digest}
     made_by = Manifest(kind=JUDGEMENTS, command="bench judge", config=config, inputs=inputs)
     write_folder(folder / JUDGEMENTS, Judgement, rows, made_by)

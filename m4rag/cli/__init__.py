@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from m4rag.cli import bench, corpus, data, index, pipeline, train, vlm
+from m4rag.cli import bench, corpus, data, index, pipeline, policy, train, vlm
 from m4rag.cli.demo import demo
 from m4rag.cli.doctor import doctor
 from m4rag.errors import M4ragError
@@ -27,6 +27,7 @@ for name, group in (
     ("index", index.app),
     ("vlm", vlm.app),
     ("bench", bench.app),
+    ("policy", policy.app),
     ("train", train.app),
     ("pipeline", pipeline.app),
 ):

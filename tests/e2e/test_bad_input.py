@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from run_folders import write_run
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -130,6 +131,15 @@ def test_a_setting_of_the_environment_that_is_not_a_number(m4rag: Run) -> None:
 
 def test_a_folder_that_is_no_run(m4rag: Run, tmp_path: Path) -> None:
     assert_one_line(m4rag("bench", "report", str(tmp_path)), 4, str(tmp_path))
+
+
+def test_a_policy_that_was_changed(m4rag: Run, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", settings=("no_rag", "caption_query"))
+    file = tmp_path / "policy.json"
+    assert m4rag("policy", "fit", str(tmp_path / "run"), "--output", str(file)).returncode == 0
+    file.write_text(file.read_text().replace('"k": 3', '"k": 4'))
+    done = m4rag("policy", "show", str(file))
+    assert_one_line(done, 4, str(file), "changed since it was fitted", "m4rag policy fit")
 
 
 def test_doctor_names_what_cannot_be_reached(m4rag: Run, closed_port: int) -> None:

@@ -38,8 +38,10 @@ HEAVY = (
         "import m4rag",
         "import sys; sys.argv = ['m4rag', '--help']; from m4rag.cli import main; main()",
         "import sys; sys.argv = ['m4rag', 'bench', '--help']; from m4rag.cli import main; main()",
+        "import sys; sys.argv = ['m4rag', 'policy', '--help']; from m4rag.cli import main; main()",
+        "from m4rag.policy.model import Policy, decide",  # what serves questions
     ],
-    ids=["import m4rag", "m4rag --help", "m4rag bench --help"],
+    ids=["import m4rag", "m4rag --help", "m4rag bench --help", "m4rag policy --help", "decide"],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
     check = f"import atexit, sys\natexit.register(lambda: print('LOADED', *sys.modules))\n{code}"
