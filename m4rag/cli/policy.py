@@ -92,7 +92,12 @@ def _render(console: Console, policy: Policy) -> None:
     for signal, found in evidence.by_signal.items():
         table.add_row(f"  by {signal} alone", *_cells(found), "", style="dim")
     table.add_row("oracle gate", *_cells(evidence.oracle), "", style="dim")
-    _add_differences(table, {"always - never": evidence.always_gain, f"gated - {evidence.better}": evidence.gated_gain})
+    differences = {
+        "always - never": evidence.always_gain,
+        "gated - never": evidence.gated_over_never,
+        "gated - always": evidence.gated_over_always,
+    }
+    _add_differences(table, differences)
     console.print(table)
     console.print()
     console.print(_classes(policy))

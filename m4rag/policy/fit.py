@@ -16,7 +16,7 @@ from m4rag.bench.statistics import RESAMPLES, partition
 from m4rag.errors import BadData
 from m4rag.policy.estimates import estimates
 from m4rag.policy.gates import FOLDS, SEED, Cut, cross_fitted, fit_gate, fit_threshold
-from m4rag.policy.model import ClassEvidence, Evidence, Gate, Policy, Retrieve, better
+from m4rag.policy.model import ClassEvidence, Evidence, Gate, Policy, Retrieve
 from m4rag.policy.observations import Observations, observe, run_id
 
 if TYPE_CHECKING:
@@ -95,14 +95,14 @@ def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEE
         for name in rows.signals
     }
     found = estimates({**rules, **single}, rows.groups, everything(len(retrieve)), resamples=resamples, seed=seed)
-    never, always = found.whole("never"), found.whole("always")
     return Evidence(
-        never=never,
-        always=always,
+        never=found.whole("never"),
+        always=found.whole("always"),
         gated=found.whole("gated"),
         oracle=found.whole("oracle"),
         always_gain=found.difference("always", "never"),
-        gated_gain=found.difference("gated", better(never, always)),
+        gated_over_never=found.difference("gated", "never"),
+        gated_over_always=found.difference("gated", "always"),
         retrieved=100 * float(np.mean(retrieve)),
         by_signal={name: found.whole(name) for name in rows.signals},
         unavailable=dict(observed.unavailable),
@@ -118,8 +118,8 @@ def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEE
 def choose(evidence: Evidence, cut: Cut, observed: Observations) -> Retrieve:
     """The rule that the evidence supports.
 
-    `gated` only if it beats the better of the other two beyond noise; `always` only if it beats `never` beyond noise;
-    else `never`, which is cheapest.
+    `always` only if it beats `never` beyond noise, else `never`, which is cheapest; `gated` only if it beats that one
+    beyond noise and has the highest accuracy of the three.
 
     Args:
         evidence: What each rule gave.
@@ -127,9 +127,10 @@ def choose(evidence: Evidence, cut: Cut, observed: Observations) -> Retrieve:
         observed: The questions; a gate that retrieves for all or for none of them is no gate.
     """
     retrieved = cut.retrieves(observed.rows)
-    if evidence.gated_gain.low > 0 and retrieved.any() and not retrieved.all():
+    best = min(evidence.gated_over_never.value, evidence.gated_over_always.value) >= 0
+    if evidence.gated_gain.low > 0 and best and retrieved.any() and not retrieved.all():
         return "gated"
-    return "always" if evidence.always_gain.low > 0 else "never"
+    return evidence.plain
 
 
 def answered(observed: Observations, retrieve: np.ndarray) -> np.ndarray:

@@ -53,11 +53,6 @@ class Gate(Content):
     judge: str | None = None
 
 
-def better(never: Estimate, always: Estimate) -> Plain:
-    """Which of the two plain rules has the higher accuracy; `never` if they are equal."""
-    return "always" if always.value > never.value else "never"
-
-
 class ClassEvidence(Content):
     """What the rules give on the languages of one Joshi resource class. Percent."""
 
@@ -75,7 +70,8 @@ class Evidence(Content):
         gated: Accuracy of the gate, cross-fitted: each question is decided by a gate that never saw its image.
         oracle: Accuracy if each question had the better of its two answers. No gate can do better.
         always_gain: `always` minus `never` in points, paired.
-        gated_gain: `gated` minus the better of `never` and `always` in points, paired.
+        gated_over_never: `gated` minus `never` in points, paired.
+        gated_over_always: `gated` minus `always` in points, paired.
         retrieved: Share of the questions for which the cross-fitted gate retrieves, percent.
         by_signal: The same as `gated` for a gate that may look at one signal only.
         unavailable: Signals that could not be used, with the reason.
@@ -92,7 +88,8 @@ class Evidence(Content):
     gated: Estimate
     oracle: Estimate
     always_gain: Estimate
-    gated_gain: Estimate
+    gated_over_never: Estimate
+    gated_over_always: Estimate
     retrieved: float
     by_signal: dict[Signal, Estimate]
     unavailable: dict[Signal, str]
@@ -104,9 +101,14 @@ class Evidence(Content):
     note: str | None = None
 
     @property
-    def better(self) -> Plain:
-        """Which of the two plain rules has the higher accuracy; `never` if they are equal."""
-        return better(self.never, self.always)
+    def plain(self) -> Plain:
+        """The plain rule to serve if there is no gate: `always` only if it beats `never` beyond noise."""
+        return "always" if self.always_gain.low > 0 else "never"
+
+    @property
+    def gated_gain(self) -> Estimate:
+        """What the gate gives over the plain rule, in points."""
+        return self.gated_over_always if self.plain == "always" else self.gated_over_never
 
 
 class Policy(Content):

@@ -29,11 +29,16 @@ def why_no_gate(policy: Policy) -> str | None:
     """Why no signal decides; None if one does."""
     if policy.gate is not None:
         return None
-    gain, better = policy.evidence.gated_gain, policy.evidence.better
+    evidence = policy.evidence
+    gain = evidence.gated_gain
+    if gain.low > 0 and evidence.gated_over_always.value < 0:
+        return (
+            f"No gate: the best one has a lower accuracy than always retrieving, {change(evidence.gated_over_always)}."
+        )
     if gain.low > 0:
         return "A gate looked better out of fold, but fitted on all questions it never or always retrieves."
     verdict = "worse than" if gain.high < 0 else "not better beyond noise than"
-    return f"No gate: the best one is {verdict} {better} retrieving, {change(gain)}."
+    return f"No gate: the best one is {verdict} {evidence.plain} retrieving, {change(gain)}."
 
 
 def condition(gate: Gate) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m4rag.bench.runs import ModelIdentity, RunPlan
+from m4rag.bench.statistics import Estimate
 from m4rag.errors import BadData
 from m4rag.policy.fit import choose, weigh
 from m4rag.policy.gates import FOLDS, Cut, Rows, best_threshold, cross_fitted, fit_gate, folds
@@ -200,13 +201,30 @@ def test_a_difference_within_noise_is_not_paid_for() -> None:
     assert set(unsure) == {"never"}
 
 
+def test_a_gate_is_weighed_against_the_rule_that_would_be_served_without_it() -> None:
+    def estimate(low: float, value: float) -> Estimate:
+        return Estimate(value=value, low=low, high=2 * value - low, n=100, groups=100)
+
+    observed = draw(1, helps=0.5, informative="score")
+    seen = weigh(observed)
+    cut = fit_gate(observed.rows)
+    unsure = {"always_gain": estimate(-1, 3)}
+    over_both = {"gated_over_never": estimate(2, 4), "gated_over_always": estimate(-2, 1)}
+    assert choose(seen.model_copy(update=unsure | over_both), cut, observed) == "gated"
+    under_always = {"gated_over_never": estimate(1, 2), "gated_over_always": estimate(-4, -1)}
+    assert choose(seen.model_copy(update=unsure | under_always), cut, observed) == "never"
+    sure = {"always_gain": estimate(1, 3)}
+    assert choose(seen.model_copy(update=sure | over_both), cut, observed) == "always"
+
+
 def test_accuracies_and_differences_agree_and_nothing_beats_the_oracle() -> None:
     observed = draw(1, helps=0.5, informative="margin")
     evidence = weigh(observed)
     assert evidence.never.value == pytest.approx(100 * observed.before.mean())
     assert evidence.always_gain.value == pytest.approx(evidence.always.value - evidence.never.value)
     better = max(evidence.never.value, evidence.always.value)
-    assert evidence.gated_gain.value == pytest.approx(evidence.gated.value - better)
+    assert evidence.gated_over_never.value == pytest.approx(evidence.gated.value - evidence.never.value)
+    assert evidence.gated_over_always.value == pytest.approx(evidence.gated.value - evidence.always.value)
     assert evidence.oracle.value >= max(evidence.gated.value, better)
     assert set(evidence.by_signal) == {"score", "margin", "judge"}
     assert sum(found.never.n for found in evidence.by_class.values()) == evidence.never.n
