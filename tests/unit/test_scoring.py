@@ -187,7 +187,7 @@ def test_the_seed_decides_the_intervals_and_the_order_of_answers_does_not() -> N
 
 
 @given(st.lists(st.sampled_from(["right", "wrong", "unparsable", "missing"]), min_size=168, max_size=168))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_question_is_counted_once_in_every_dimension(outcomes: list[str]) -> None:
     asked = questions()
     answers = []

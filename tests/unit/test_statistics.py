@@ -25,7 +25,7 @@ rows = st.integers(1, 60).flatmap(
 
 
 @given(rows)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_cells_hold_their_means_and_intervals_hold_the_means(drawn: tuple[list[bool], list[int], list[str]]) -> None:
     values, groups, names = np.array(drawn[0], dtype=float), np.unique(drawn[1], return_inverse=True)[1], drawn[2]
     sums = group_sums(values, groups, partition(names))
@@ -40,7 +40,7 @@ def test_cells_hold_their_means_and_intervals_hold_the_means(drawn: tuple[list[b
 
 
 @given(st.integers(0, 400), st.integers(1, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_wilson_agrees_with_scipy(count: int, more: int) -> None:
     n = count + more
     expected = stats.binomtest(count, n).proportion_ci(method="wilson")
@@ -52,7 +52,7 @@ def test_wilson_of_nothing_is_everything() -> None:
 
 
 @given(st.integers(1, 50), st.integers(1, 400), st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_memory_chunks_do_not_change_the_draws(groups: int, chunk: int, seed: int) -> None:
     of = np.arange(groups * 3) % groups
     sums = sums_of((np.arange(groups * 3) % 7 < 3).astype(float), of)
