@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from m4rag.bench.statistics import Partition, Sums, estimate, group_sums, macro, partition, resampled_means, wilson
+from m4rag.bench.statistics import (
+    Partition,
+    Sums,
+    estimate,
+    group_sums,
+    macro,
+    partition,
+    resampled_means,
+    tail_share,
+    wilson,
+)
 
 
 def sums_of(values: np.ndarray, groups: np.ndarray, cells: np.ndarray | None = None) -> Sums:
@@ -95,8 +105,31 @@ def test_an_interval_is_never_empty_for_want_of_variation(value: float, groups: 
 def test_a_cell_that_a_resample_misses_is_left_out_of_that_resample_only() -> None:
     draws = np.array([[1.0, np.nan], [0.0, 0.5], [np.nan, np.nan]])
     assert np.array_equal(macro(draws), [1.0, 0.25, np.nan], equal_nan=True)
-    found = estimate(0.5, np.array([0.0, np.nan, 1.0]), n=2, groups=2)
-    assert (found.low, found.high) == pytest.approx((2.5, 97.5))
+    found = estimate(0.5, np.array([0.0, np.nan, 1.0]), n=2, groups=10**6)
+    assert (found.low, found.high) == pytest.approx((2.5, 97.5), abs=1e-3)
+
+
+@pytest.mark.parametrize("groups", [2, 5, 20, 54, 732])
+def test_percentiles_lie_where_the_t_interval_of_normal_data_ends(groups: int) -> None:
+    # For normal data the bootstrap's draws are normal with the biased variance, and the t interval is exact.
+    values = np.random.default_rng(groups).normal(size=groups)
+    reach = stats.t.ppf(0.975, groups - 1) * values.std(ddof=1) / groups**0.5
+    assert stats.norm.ppf(tail_share(groups)) * values.std(ddof=0) / groups**0.5 == pytest.approx(-reach)
+
+
+def test_few_images_leave_less_out_and_many_leave_the_plain_percentiles() -> None:
+    assert tail_share(20) == pytest.approx(0.0159, abs=1e-4)
+    assert tail_share(10**6) == pytest.approx(0.025, abs=1e-5)
+
+
+def test_a_sparse_breakdown_gives_the_same_numbers_as_a_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    groups = np.concatenate([np.arange(50), random.integers(0, 50, 150)])
+    sums = sums_of(random.integers(-1, 2, 200).astype(float), groups, random.integers(0, 40, 200))
+    assert np.count_nonzero(sums.rows) < 0.1 * sums.rows.size
+    sparse = resampled_means({"x": sums}, resamples=100)["x"]
+    monkeypatch.setattr("m4rag.bench.statistics.SPARSE", 0.0)
+    assert np.array_equal(sparse, resampled_means({"x": sums}, resamples=100)["x"], equal_nan=True)
 
 
 def test_a_cell_without_rows_has_no_estimate() -> None:
@@ -118,3 +151,26 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
         held += found.low <= 100 * truth <= found.high
     # 300 trials of a 95 % event: 279 to 291 in the middle, below 270 or all 300 would be a fault.
     assert 270 <= held <= 298
+
+
+@pytest.mark.parametrize(("questions", "each"), [(20, 1), (20, 2), (200, 1), (200, 2)])
+def test_intervals_hold_the_truth_with_few_questions_as_with_many(questions: int, each: int) -> None:
+    random = np.random.default_rng([questions, each])
+    images, languages, trials = questions // each, 25, 40
+    cells = Partition(tuple(map(str, range(languages))), np.tile(np.arange(languages), questions))
+    groups = np.tile(np.repeat(np.arange(images), languages), each)
+    held = plain = 0
+    for trial in range(trials):
+        truth = random.beta(4, 2, languages)
+        ease = random.beta(4 * truth, 4 * (1 - truth), (images, languages))
+        values = (random.random((each, images, languages)) < ease).astype(float)
+        sums = group_sums(values.ravel(), groups, cells)
+        draws = resampled_means({"x": sums}, seed=trial)["x"]
+        for cell, found in enumerate(sums.estimates(draws).values()):
+            held += found.low <= 100 * truth[cell] <= found.high
+            low, high = np.percentile(draws[:, cell], [2.5, 97.5])
+            plain += low <= truth[cell] <= high
+    # 1,000 intervals: the standard error of their coverage is 0.7 points.
+    assert 93.3 <= 100 * held / (trials * languages) <= 97
+    assert plain <= held
+    assert questions > 20 or plain < 930
