@@ -112,16 +112,11 @@ def score_predictions(
     """
     import pyarrow.compute as pc
 
-    if parser not in PARSERS:
-        raise UsageError(f"unknown parser {parser!r}", remedy=f"Known: {', '.join(PARSERS)}.")
-    table = load_items(dataset, items)
-    refuse(table, dataset, items or dataset)
-    texts = _aligned(read_predictions(predictions), table["question_id"].combine_chunks(), predictions)
+    read = read_choices(dataset, items, predictions, parser)
+    table, status, right = read.items, read.status, read.right.astype(float)
     gold = table["answer_index"].to_numpy()
     counts = pc.list_value_length(table["options"]).to_numpy()
-    choice, status = _parse(texts, table["options"], parser)
-    right = (choice == gold).astype(float)
-    groups = _group_numbers(table["group"])
+    groups = group_numbers(table["group"])
     spoiled = corrupt(table)
     sound = None
     if spoiled.any() and not spoiled.all():
@@ -139,6 +134,44 @@ def score_predictions(
         },
         without_corrupt=sound,
     )
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a file of predictions chose, question by question.
+
+    Attributes:
+        items: The dataset's questions, with the columns `m4rag.datasets.items.ITEMS`.
+        named: Whether the file has a row for the question, shape (rows,).
+        choice: 0-based option chosen, -1 without one, shape (rows,).
+        status: A value of `Status`, shape (rows,).
+    """
+
+    items: pa.Table
+    named: np.ndarray
+    choice: np.ndarray
+    status: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each question is answered rightly, shape (rows,)."""
+        right: np.ndarray = self.choice == self.items["answer_index"].to_numpy()
+        return right
+
+
+def read_choices(dataset: str, items: Path | None, predictions: Path, parser: str) -> Choices:
+    """Read predictions beside the questions they answer; arguments and errors are those of `score_predictions`."""
+    import pyarrow.compute as pc
+
+    if parser not in PARSERS:
+        raise UsageError(f"unknown parser {parser!r}", remedy=f"Known: {', '.join(PARSERS)}.")
+    table = load_items(dataset, items)
+    refuse(table, dataset, items or dataset)
+    ids = table["question_id"].combine_chunks()
+    given = read_predictions(predictions)
+    choice, status = _parse(_aligned(given, ids, predictions), table["options"], parser)
+    named = pc.is_in(ids, value_set=given["question_id"].combine_chunks()).to_numpy(zero_copy_only=False)
+    return Choices(table, named, choice, status)
 
 
 def read_predictions(path: Path) -> pa.Table:
@@ -274,7 +307,7 @@ def _parse(texts: pa.Array, options: pa.ChunkedArray, parser: str) -> tuple[np.n
     return np.where(inside, np.nan_to_num(numbers) - 1, -1).astype(np.int64), status
 
 
-def _group_numbers(names: pa.ChunkedArray) -> np.ndarray:
+def group_numbers(names: pa.ChunkedArray) -> np.ndarray:
     """Images as numbers from 0 in the order of their names, so that the order of the rows does not change the draws."""
     import numpy as np
 

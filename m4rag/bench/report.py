@@ -136,7 +136,7 @@ def write_report(run_folder: Path) -> Path:
     plan = RunPlan.read(run_folder)
     scores = read_scores(run_folder)
     path = run_folder / REPORT
-    write_atomic(path, _render(_view(run_folder, plan, scores)).encode())
+    write_atomic(path, render_page("report.html.jinja", _view(run_folder, plan, scores)).encode())
     return path
 
 
@@ -321,10 +321,16 @@ def _script(code: str) -> str:
     return lookup(code).script
 
 
-def _render(view: dict[str, Any]) -> str:
+def render_page(template: str, view: dict[str, Any]) -> str:
+    """A self-contained page in the style of the report.
+
+    Args:
+        template: A template that takes `css` and `css_sha256`, for its style and its content security policy.
+        view: Everything else it shows.
+    """
     css = (TEMPLATES / "report.css").read_text()
     seal = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return _environment().get_template("report.html.jinja").render(view, css=css, css_sha256=seal)
+    return _environment().get_template(template).render(view, css=css, css_sha256=seal)
 
 
 def _environment() -> Environment:
@@ -339,4 +345,5 @@ def _environment() -> Environment:
     )
     environment.filters["number"] = lambda value: f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     environment.filters["percent"] = lambda value: f"{value:.1f}"
+    environment.filters["points"] = lambda value: f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
     return environment

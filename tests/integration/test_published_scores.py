@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from m4rag.bench.compare import Predictions, compare_paths
 from m4rag.bench.predictions import PredictionScores, score_predictions
 
 MODELS = ("qwen2-vl-7b-instruct", "pangea-7b", "llava-1.6-7b")
@@ -72,3 +73,16 @@ def test_every_interval_holds_its_value_and_tells_images_from_questions(shared_d
     assert scores.accuracy.groups == 732
     # 60,000 independent questions would give an interval of 0.8 points; 732 images do not.
     assert 3 < scores.accuracy.high - scores.accuracy.low < 6
+
+
+def test_two_published_models_compared(shared_data: Path) -> None:
+    tables = [json.loads((shared_data / "predictions" / f"{model}.published.json").read_text()) for model in MODELS[:2]]
+    files = [shared_data / "predictions" / f"{model}.parquet" for model in MODELS[:2]]
+    how = Predictions("worldcuisines", shared_data / "test_large.parquet")
+    (pair,) = compare_paths(files[1], files[0], predictions=how).pairs
+    assert pair.overall.value == pytest.approx(tables[0]["avg_score_all"] - tables[1]["avg_score_all"], abs=2 * WITHIN)
+    assert (pair.overall.n, pair.overall.groups, len(pair.breakdowns["variety"])) == (60_000, 732, 30)
+    # Half as wide as what two single intervals would leave: answers to the same questions go together.
+    assert pair.overall.high - pair.overall.low < 4
+    # 60,000 questions about 732 images are far from 60,000 observations.
+    assert pair.overall.mcnemar < 1e-100 < pair.overall.p < 1e-6

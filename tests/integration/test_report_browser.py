@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from run_folders import MARKUP, write_judgements, write_run
 
+from m4rag.bench.compare import compare_paths
+from m4rag.bench.compare_page import write_page
 from m4rag.bench.report import write_report
 
 pytestmark = pytest.mark.browser
@@ -42,14 +44,22 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same run as it comes, judged, without images by a model of random weights, and with markup in every text."""
+    """The same run as it comes, judged, without images by a model of random weights, and with markup in every text; two
+    settings of the first compared, and of the last."""
     folder = tmp_path_factory.mktemp("reports")
     write_run(folder / "plain")
     write_run(folder / "judged")
     write_judgements(folder / "judged")
     write_run(folder / "warned", note=NOTE, images="none")
     write_run(folder / "hostile", markup=MARKUP)
-    return {path.name: write_report(path) for path in folder.iterdir()}
+    pages = {path.name: write_report(path) for path in folder.iterdir()}
+    pages["compared"] = folder / "compared.html"
+    compared = compare_paths(folder / "plain", folder / "plain", setting="no_rag", setting_b="oracle")
+    write_page(compared, pages["compared"])
+    pages["compared hostile"] = folder / "hostile.html"
+    compared = compare_paths(folder / "hostile", folder / "hostile", setting="no_rag", setting_b="oracle")
+    write_page(compared, pages["compared hostile"])
+    return pages
 
 
 class Visit:
@@ -81,7 +91,7 @@ def visit(browser: Any, reports: dict[str, Path]) -> Iterator[Any]:
         made.context.close()
 
 
-@pytest.mark.parametrize("name", ["plain", "judged", "warned", "hostile"])
+@pytest.mark.parametrize("name", ["plain", "judged", "warned", "hostile", "compared", "compared hostile"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_its_window_asks_for_nothing_and_reports_no_error(
@@ -132,6 +142,33 @@ def test_marks_stand_where_their_numbers_say(visit: Any) -> None:
     assert len(places) == 4
     for shown, stated in places:
         assert shown == pytest.approx(stated, abs=0.5)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_differences_stand_where_their_numbers_say(visit: Any, width: int) -> None:
+    seen = visit("compared", viewport={"width": width, "height": 900})
+    places = seen.page.evaluate(
+        """() => [...document.querySelectorAll('.differences .line:not(.axis)')].map(line => {
+            const track = line.querySelector('.track').getBoundingClientRect();
+            const ends = line.querySelector('.interval').getBoundingClientRect();
+            const numbers = line.querySelector('.figure').textContent.replaceAll('−', '-').match(/[+-][\\d.]+/g);
+            const place = x => (2 * (x - track.left) / track.width - 1) * 100;
+            return [place(ends.left), place(ends.right), ...numbers.map(Number)];
+        })"""
+    )
+    assert len(places) == 16
+    for left, right, _, low, high in places:
+        # The cap of the line reaches a little further than the interval.
+        assert (left, right) == pytest.approx((low, high), abs=3)
+
+
+def test_a_comparison_is_reached_by_keyboard(visit: Any) -> None:
+    seen = visit("compared", viewport={"width": 390, "height": 900})
+    reached = set()
+    for _ in range(20):
+        seen.page.keyboard.press("Tab")
+        reached.add(seen.page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
+    assert {"SUMMARY.", "DIV.scroll"} <= reached
 
 
 @pytest.mark.parametrize("width", [390, 1280])
