@@ -189,6 +189,7 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         "chance": scores.baselines["random"],
         "languages": _languages(scores),
         "breakdowns": _breakdowns(scores),
+        "places": max((len(s.positions.chosen) for s in scores.settings if s.positions), default=0),
         "rate_marks": RATE_MARKS,
         "minimum": MINIMUM,
         "judged": _judged(plan, read_relevance(folder)),

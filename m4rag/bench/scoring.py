@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from m4rag.bench.contexts import NO_RAG, TEXT_ONLY
+from m4rag.bench.positions import Positions, positions
 from m4rag.bench.statistics import (
     RESAMPLES,
     Estimate,
@@ -58,6 +59,8 @@ class SettingScores(BaseModel):
         latency_p95_ms: 95th percentile of it.
         prompt_tokens: Tokens in, summed.
         completion_tokens: Tokens out, summed.
+        positions: Where the chosen and the right options stand; None if no answer is valid, and in scores that an
+            earlier version wrote.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +78,7 @@ class SettingScores(BaseModel):
     latency_p95_ms: float
     prompt_tokens: int
     completion_tokens: int
+    positions: Positions | None = None
 
 
 class Scores(BaseModel):
@@ -254,8 +258,10 @@ def _score_setting(
         raise BadData(f"answers of {len(models)} models: {', '.join(models)}", where=setting)
     rows = _rows(asked, setting, answers)
     right = np.zeros(asked.n)
-    right[rows] = [answer.status is Status.OK for answer in answers]
-    right[rows] *= _choices(asked, rows, answers) == asked.gold[rows]
+    valid = np.array([answer.status is Status.OK for answer in answers], dtype=bool)
+    right[rows] = valid
+    choices = _choices(asked, rows, answers)
+    right[rows] *= choices == asked.gold[rows]
     invalid = {status.value: 0 for status in Status if status is not Status.OK}
     for answer in answers:
         if answer.status is not Status.OK:
@@ -281,6 +287,9 @@ def _score_setting(
         latency_p95_ms=float(p95),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         completion_tokens=sum(answer.completion_tokens for answer in answers),
+        positions=positions(
+            choices[valid], asked.gold[rows][valid], asked.groups[rows][valid], int(asked.options.max())
+        ),
     )
 
 

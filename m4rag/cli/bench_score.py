@@ -39,11 +39,11 @@ def score_command(
     if run is not None and predictions is None:
         from m4rag.bench.benchmark import finish
         from m4rag.bench.runs import RunPlan
-        from m4rag.cli.results import results_table
+        from m4rag.cli.results import print_results
 
         images = RunPlan.read(run).images
         finished = finish(run)
-        emit(finished.model_dump(mode="json"), json, lambda console: console.print(results_table(finished, images)))
+        emit(finished.model_dump(mode="json"), json, lambda console: print_results(finished, images, console))
         return
     if predictions is None or run is not None:
         raise UsageError("name a run folder, or --predictions FILE with --items FILE")

@@ -29,7 +29,7 @@ def show(run: Path, as_json: bool, recorded: dict[str, Any]) -> None:
     }
 
     def render(console: Console) -> None:
-        console.print(results_table(scores, plan.images))
+        print_results(scores, plan.images, console)
         if plan.model.note:
             console.print(f"[yellow]{plan.model.note}[/]")
         if plan.images == "none":
@@ -39,6 +39,19 @@ def show(run: Path, as_json: bool, recorded: dict[str, Any]) -> None:
             console.print(f"{name:8}{place}", soft_wrap=True, highlight=False, markup=False)
 
     emit(payload, as_json, render)
+
+
+def print_results(scores: Scores, images: str, console: Console) -> None:
+    """The table of settings, and which of them lean to a position among the options."""
+    console.print(results_table(scores, images))
+    for row in scores.settings:
+        found = row.positions
+        if found is not None and found.biased:
+            place, p = found.favourite, "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+            console.print(
+                f"[yellow]{row.setting} leans to option {place + 1}: chosen in {found.chosen[place]:.1f} % of the "
+                f"answers, right in {found.right[place]:.1f} % (p {p})[/]"
+            )
 
 
 def results_table(scores: Scores, images: str) -> Any:

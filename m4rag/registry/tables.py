@@ -133,7 +133,7 @@ def _settings(scores: Scores, gold_shown: dict[str, float]) -> pa.Table:
 
     rows = []
     for setting in scores.settings:
-        row = setting.model_dump(exclude={"accuracy", "macro", "invalid", "invalid_rate", "breakdowns"})
+        row = setting.model_dump(exclude={"accuracy", "macro", "invalid", "invalid_rate", "breakdowns", "positions"})
         for name in ("accuracy", "macro", "invalid_rate"):
             estimate = getattr(setting, name)
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
