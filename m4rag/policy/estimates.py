@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from m4rag.bench.statistics import LEVEL, RESAMPLES, Estimate, Partition, Sums, group_sums, resampled_means
+from m4rag.bench.paired import interval_of_difference
+from m4rag.bench.statistics import RESAMPLES, Estimate, Partition, Sums, group_sums, resampled_means
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,16 +30,13 @@ class Estimates:
         return found
 
     def difference(self, rule: str, other: str) -> Estimate:
-        """`rule` minus `other` over the only cell, in points; where no resample tells them apart both ends are it."""
-        import numpy as np
-
+        """`rule` minus `other` over the only cell, in points, paired."""
         value = float(self.sums[rule].means()[0] - self.sums[other].means()[0])
-        draws = self.draws[rule][:, 0] - self.draws[other][:, 0]
-        low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
         rows = self.sums[rule].rows
-        return Estimate(
-            value=100 * value, low=100 * float(low), high=100 * float(high), n=int(rows.sum()), groups=len(rows)
-        )
+        n, groups = int(rows.sum()), len(rows)
+        low, high = interval_of_difference(self.draws[rule][:, 0] - self.draws[other][:, 0], n, groups)
+        low, high = min(low, value), max(high, value)
+        return Estimate(value=100 * value, low=100 * low, high=100 * high, n=n, groups=groups)
 
 
 def estimates(
