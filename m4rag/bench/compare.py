@@ -17,8 +17,8 @@ from m4rag.bench.joined import answers_by_setting, read_folder_table, right
 from m4rag.bench.paired import Difference, paired_differences
 from m4rag.bench.predictions import group_numbers, read_choices
 from m4rag.bench.runs import RunPlan
-from m4rag.bench.scoring import ALL, VARIETY, everything
-from m4rag.bench.statistics import RESAMPLES, Estimate, Partition, interval, macro, partition
+from m4rag.bench.scoring import VARIETY
+from m4rag.bench.statistics import ALL, RESAMPLES, Estimate, Partition, everything, interval, macro, partition
 from m4rag.errors import BadData, UsageError
 from m4rag.languages import lookup
 from m4rag.schema import Question, Status

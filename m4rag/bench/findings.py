@@ -1,7 +1,7 @@
 """What a run shows, in plain words: the headline of the report and of the MLflow page.
 
-It claims a difference only where two 95 % intervals do not overlap. That is stricter than a paired test, so the words
-for the other case are "no clear difference", never "no difference".
+It claims a difference only where the paired test and the interval of the difference say so (`Difference.clear`). The
+words for the other case are "no clear difference", never "no difference".
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from m4rag.bench.contexts import (
 from m4rag.bench.relevance import Bin, Relevance
 from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
+from m4rag.bench.statistics import gap
 
 TEXT_ONLY_LABEL = "Text-only baseline"
 
@@ -55,7 +56,7 @@ def what_it_is(setting: str, images: str) -> str:
 
 
 def finding(plan: RunPlan, scores: Scores) -> Finding:
-    """Whether retrieval helped, as far as the intervals allow to say."""
+    """Whether retrieval helped, as far as the paired comparison allows to say."""
     if plan.model.note is not None:
         return Finding(
             "These numbers say nothing about a model's quality",
@@ -77,21 +78,19 @@ def _retrieval(scores: Scores) -> Finding:
             "This run does not compare retrieval with no retrieval"
             f" ({'no_rag is' if NO_RAG not in by_name else 'a setting that searches is'} missing).",
         )
-    without = by_name[NO_RAG].accuracy
     best = max(searching, key=lambda setting: setting.accuracy.value)
-    change = best.accuracy.value - without.value
     support = (
-        f"{_percent(best.accuracy)} right with {best.setting} ({_interval(best)}) against {_percent(without)} without "
-        f"retrieval ({_interval(by_name[NO_RAG])}), a difference of {change:+.1f} points."
+        f"{_percent(best.accuracy)} right with {best.setting} ({_interval(best)}) against "
+        f"{_percent(by_name[NO_RAG].accuracy)} without retrieval ({_interval(by_name[NO_RAG])})"
     )
-    if best.accuracy.low > without.high:
-        return Finding("Retrieval helps this model", support)
-    if best.accuracy.high < without.low:
-        return Finding("Retrieval hurts this model", support)
-    return Finding(
-        "Retrieval makes no clear difference for this model",
-        f"{support} The 95 % intervals overlap: these questions are too few or the effect too small to tell.",
-    )
+    if best.effect is None:
+        remedy = "These scores were written before runs were compared question by question: score the run again."
+        return Finding("Whether retrieval helps this model is not computed", f"{support}. {remedy}")
+    support = f"{support}, a difference of {best.effect.words}."
+    if not best.effect.clear:
+        doubt = "These questions are too few or the effect too small to tell."
+        return Finding("Retrieval makes no clear difference for this model", f"{support} {doubt}")
+    return Finding(f"Retrieval {'helps' if best.effect.value > 0 else 'hurts'} this model", support)
 
 
 def relevance_finding(plan: RunPlan, relevance: Relevance) -> str:
@@ -114,7 +113,7 @@ def relevance_finding(plan: RunPlan, relevance: Relevance) -> str:
 
 @dataclass(frozen=True)
 class _Change:
-    """What a rate does from the least to the most relevant passages; `goes` where the intervals overlap."""
+    """What a rate does from the least to the most relevant passages; `goes` where its difference may be 0."""
 
     verb: str
     words: str
@@ -126,10 +125,11 @@ def _change(rate: str, bins: Sequence[Bin]) -> _Change | None:
     if len(given) < 2:
         return None
     (worst, low), (best, high) = given[0], given[-1]
-    verb = "rises" if low.high < high.low else "falls" if high.high < low.low else "goes"
+    value, at_least, at_most = gap(low, high)
+    verb = "rises" if at_least > 0 else "falls" if at_most < 0 else "goes"
     ends = f"{_percent(low)} (relevance {worst}, {low.n} answers) to {_percent(high)} ({best}, {high.n} answers)"
-    intervals = "its 95 % intervals overlap" if verb == "goes" else "its 95 % intervals are apart"
-    return _Change(verb, f"{rate} {verb} from {ends}, {intervals}")
+    change = f"{value:+.1f} [{at_least:+.1f}, {at_most:+.1f}] points"
+    return _Change(verb, f"{rate} {verb} from {ends}: {change}")
 
 
 def _percent(estimate: Estimate) -> str:

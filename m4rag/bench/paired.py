@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from m4rag.bench.statistics import RESAMPLES, Partition, Sums, Z, group_sums, interval, resampled_means
+from m4rag.bench.statistics import ALL, RESAMPLES, Partition, Sums, Z, everything, group_sums, interval, resampled_means
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,8 +59,17 @@ class Difference(BaseModel):
 
     @property
     def clear(self) -> bool:
-        """Whether chance alone is unlikely to give this difference (5 % level, adjusted where there are many rows)."""
-        return (self.p if self.p_holm is None else self.p_holm) < 0.05
+        """Whether chance alone is unlikely to give this difference.
+
+        Both have to say so: the test (5 % level, adjusted where there are many rows) and the interval, which are
+        made differently and may disagree near the line.
+        """
+        return (self.p if self.p_holm is None else self.p_holm) < 0.05 and not self.low <= 0 <= self.high
+
+    @property
+    def words(self) -> str:
+        """The difference with its interval: `+4.1 [+2.0, +6.3] points`."""
+        return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}] points"
 
 
 class Paired:
@@ -145,6 +154,38 @@ def paired_differences(
     draws = resampled_means({name: pair.net for name, pair in pairs.items()}, resamples=resamples, seed=seed)
     found = {name: pair.differences(draws[name], adjusted=len(parts[name].labels) > 1) for name, pair in pairs.items()}
     return found, draws
+
+
+def against(
+    a: np.ndarray,
+    bs: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Differences of several sides from one baseline, over all rows.
+
+    Args:
+        a: Whether the baseline is right, shape (rows,).
+        bs: Name to whether that side is right, shape (rows,).
+        groups: Image of each row as a number from 0, shape (rows,).
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Name to difference; p values are adjusted over the sides where there are several.
+    """
+    found = {}
+    for name, b in bs.items():
+        cells, _ = paired_differences(a, b, groups, {ALL: everything(len(a))}, resamples=resamples, seed=seed)
+        found[name] = cells[ALL][ALL]
+    if len(found) > 1:
+        adjusted = holm([cell.p for cell in found.values()])
+        return {
+            name: cell.model_copy(update={"p_holm": p}) for (name, cell), p in zip(found.items(), adjusted, strict=True)
+        }
+    return found
 
 
 def interval_of_difference(draws: np.ndarray, n: int, groups: int) -> tuple[float, float]:

@@ -12,8 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m4rag.bench.scoring import ALL, PAIR, everything, macro_estimate, majority_baseline, random_baseline
-from m4rag.bench.statistics import RESAMPLES, Estimate, Partition, Sums, group_sums, partition, resampled_means
+from m4rag.bench.scoring import PAIR, macro_estimate, majority_baseline, random_baseline
+from m4rag.bench.statistics import (
+    ALL,
+    RESAMPLES,
+    Estimate,
+    Partition,
+    Sums,
+    everything,
+    group_sums,
+    partition,
+    resampled_means,
+)
 from m4rag.datasets import load_items
 from m4rag.datasets.guards import corrupt, refuse
 from m4rag.datasets.items import as_text, need_columns, read_columns

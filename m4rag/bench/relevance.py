@@ -6,8 +6,8 @@ is the setting `no_rag`, question by question. For any set of questions
 
     accuracy with context = retention x accuracy without + correction x (1 - accuracy without).
 
-Rates have Wilson 95 % intervals over questions. Questions that share an image are not independent, so these are
-rather too narrow; the judge's AUC, a number of its own, is bootstrapped over images.
+What context changes is the difference of both accuracies, tested question by question. All intervals are 95 % and
+take the image as their unit: questions that share one are not independent.
 """
 
 from __future__ import annotations
@@ -31,15 +31,18 @@ from m4rag.bench.joined import (
     shown_passages,
 )
 from m4rag.bench.judgements import JUDGEMENTS, Aggregate, aggregate, read_scores
+from m4rag.bench.paired import Difference, paired_differences
+from m4rag.bench.rates import Rates, kept_and_mended
 from m4rag.bench.runs import Judgement, ModelIdentity, RunPlan
 from m4rag.bench.statistics import (
+    ALL,
     RESAMPLES,
     Estimate,
     Partition,
     Sums,
     estimate,
+    everything,
     resampled_means,
-    wilson,
 )
 from m4rag.errors import BadData
 from m4rag.manifests import MANIFEST, Manifest, write_atomic
@@ -68,6 +71,8 @@ class Bin(BaseModel):
         n: Questions in it (a question counts once in each setting).
         retention: Share of those right without context that are right with it, None if too few were.
         correction: Share of those wrong without context that are right with it, None if too few were.
+        effect: Accuracy with context minus without, p adjusted over the ranges; None without `no_rag` and for too few
+            questions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +83,7 @@ class Bin(BaseModel):
     n: int
     retention: Estimate | None
     correction: Estimate | None
+    effect: Difference | None
 
 
 class SettingRelevance(BaseModel):
@@ -187,34 +193,6 @@ class Observed:
         return Observed(self.relevance[mask], before, self.after[mask], self.questions[mask], self.groups[mask])
 
 
-def rates(rows: Observed, minimum: int = MINIMUM) -> tuple[Estimate | None, Estimate | None]:
-    """Retention and correction, in percent.
-
-    Args:
-        rows: The questions, in one setting or several.
-        minimum: Different questions that a rate needs; with fewer it is None.
-
-    Returns:
-        Retention and correction with Wilson intervals. Where a question counts in several settings, its rows are not
-        independent: the interval is as wide as that of the different questions alone.
-    """
-    if rows.before is None:
-        return None, None
-    return _rate(rows, rows.before, minimum), _rate(rows, ~rows.before, minimum)
-
-
-def _rate(rows: Observed, among: np.ndarray, minimum: int) -> Estimate | None:
-    import numpy as np
-
-    independent = len(np.unique(rows.questions[among]))
-    if independent < max(1, minimum):
-        return None
-    share = float(rows.after[among].mean())
-    low, high = wilson(share, independent)
-    groups = len(np.unique(rows.groups[among]))
-    return Estimate(value=100 * share, low=100 * low, high=100 * high, n=int(among.sum()), groups=groups)
-
-
 def by_relevance(setting: str, rows: Observed, unjudged: int = 0) -> SettingRelevance:
     """Both rates of a setting, over all its questions and by their relevance.
 
@@ -225,10 +203,18 @@ def by_relevance(setting: str, rows: Observed, unjudged: int = 0) -> SettingRele
     """
     import numpy as np
 
-    bins = np.digitize(rows.relevance, EDGES[1:-1])
-    thirds = np.where(rows.relevance < LOW, 0, np.where(rows.relevance <= HIGH, 1, 2))
-    labels = (f"below {LOW:g}", f"{LOW:g}–{HIGH:g}", f"above {HIGH:g}")
-    ends = (EDGES[0], LOW, HIGH, EDGES[-1])
+    parts = {
+        ALL: everything(len(rows.relevance)),
+        "bins": Partition(
+            tuple(f"{low:g}–{high:g}" for low, high in pairwise(EDGES)), np.digitize(rows.relevance, EDGES[1:-1])
+        ),
+        "summary": Partition(
+            (f"below {LOW:g}", f"{LOW:g}–{HIGH:g}", f"above {HIGH:g}"),
+            np.where(rows.relevance < LOW, 0, np.where(rows.relevance <= HIGH, 1, 2)),
+        ),
+    }
+    ends = {ALL: EDGES[:: len(EDGES) - 1], "bins": EDGES, "summary": (EDGES[0], LOW, HIGH, EDGES[-1])}
+    found = {name: _bins(rows, cells, ends[name], 1 if name == ALL else MINIMUM) for name, cells in parts.items()}
     return SettingRelevance(
         setting=setting,
         n=len(rows.relevance),
@@ -236,21 +222,44 @@ def by_relevance(setting: str, rows: Observed, unjudged: int = 0) -> SettingRele
         mean=float(rows.relevance.mean()),
         before=None if rows.before is None else 100 * float(rows.before.mean()),
         after=100 * float(rows.after.mean()),
-        overall=_bin("all", EDGES[0], EDGES[-1], rows, minimum=1),
-        bins=tuple(
-            _bin(f"{low:g}–{high:g}", low, high, rows.only(bins == number))
-            for number, (low, high) in enumerate(pairwise(EDGES))
-        ),
-        summary=tuple(
-            _bin(label, ends[number], ends[number + 1], rows.only(thirds == number))
-            for number, label in enumerate(labels)
-        ),
+        overall=found[ALL][0],
+        bins=found["bins"],
+        summary=found["summary"],
     )
 
 
-def _bin(label: str, low: float, high: float, rows: Observed, minimum: int = MINIMUM) -> Bin:
-    retention, correction = rates(rows, minimum)
-    return Bin(label=label, low=low, high=high, n=len(rows.relevance), retention=retention, correction=correction)
+def _bins(rows: Observed, cells: Partition, ends: Sequence[float], minimum: int) -> tuple[Bin, ...]:
+    """One bin for each cell of a partition by relevance, with rates over at least `minimum` different questions."""
+    import numpy as np
+
+    rates: dict[str, Rates] = {}
+    effects: dict[str, Difference] = {}
+    if rows.before is not None:
+        images = np.unique(rows.groups, return_inverse=True)[1]
+        rates = kept_and_mended(rows.before, rows.after, images, cells)
+        effects = paired_differences(rows.before, rows.after, images, {ALL: cells})[0][ALL]
+    bins = []
+    for code, (label, (low, high)) in enumerate(zip(cells.labels, pairwise(ends), strict=True)):
+        inside = cells.codes == code
+        given = Bin(label=label, low=low, high=high, n=int(inside.sum()), retention=None, correction=None, effect=None)
+        if rows.before is not None and label in effects:
+            right, wrong = (_different(rows, inside & among) >= minimum for among in (rows.before, ~rows.before))
+            given = given.model_copy(
+                update={
+                    "retention": rates[label].retention if right else None,
+                    "correction": rates[label].correction if wrong else None,
+                    "effect": effects[label] if _different(rows, inside) >= minimum else None,
+                }
+            )
+        bins.append(given)
+    return tuple(bins)
+
+
+def _different(rows: Observed, among: np.ndarray) -> int:
+    """How many different questions there are; one counts in each setting that shows it a passage."""
+    import numpy as np
+
+    return len(np.unique(rows.questions[among]))
 
 
 def auc(

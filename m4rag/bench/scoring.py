@@ -6,20 +6,23 @@ bootstrapped over images (see `m4rag.bench.statistics`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
-from m4rag.bench.contexts import NO_RAG, TEXT_ONLY
+from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, has_context
+from m4rag.bench.paired import Difference, against
 from m4rag.bench.positions import Positions, positions
 from m4rag.bench.statistics import (
+    ALL,
     RESAMPLES,
     Estimate,
     Partition,
     Sums,
     estimate,
+    everything,
     exact,
     group_sums,
     macro,
@@ -34,7 +37,6 @@ from m4rag.schema import Answer, Question, Status
 if TYPE_CHECKING:
     import numpy as np
 
-ALL = "all"
 VARIETY = "variety"
 PAIR = "pair"
 DIMENSIONS = (VARIETY, "language", "joshi", "script", "category", "prompt_type", PAIR)
@@ -61,6 +63,9 @@ class SettingScores(BaseModel):
         completion_tokens: Tokens out, summed.
         positions: Where the chosen and the right options stand; None if no answer is valid, and in scores that an
             earlier version wrote.
+        effect: What context gives: accuracy minus that of `no_rag`, question by question, p adjusted over the run's
+            settings with context. None for settings without context, in runs without `no_rag`, and in scores that an
+            earlier version wrote.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +84,7 @@ class SettingScores(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     positions: Positions | None = None
+    effect: Difference | None = None
 
 
 class Scores(BaseModel):
@@ -150,6 +156,8 @@ def score(
         BadData: There are no questions or they are of two datasets, a question id is doubled, an answer is doubled or
             belongs to no question, a choice is not an option of its question, or a setting has answers of two models.
     """
+    import numpy as np
+
     datasets = {question.dataset for question in questions}
     if len(datasets) != 1:
         raise BadData(f"questions of {len(datasets)} datasets", remedy="Score one dataset at a time.")
@@ -157,10 +165,15 @@ def score(
     by_setting: dict[str, list[Answer]] = {}
     for answer in answers:
         by_setting.setdefault(answer.setting, []).append(answer)
-    settings = tuple(
-        _score_setting(asked, setting, mine, "none" if setting == TEXT_ONLY else images, resamples, seed)
+    right = {setting: np.zeros(asked.n, dtype=bool) for setting in by_setting}
+    scored = [
+        _score_setting(
+            asked, setting, mine, right[setting], "none" if setting == TEXT_ONLY else images, resamples, seed
+        )
         for setting, mine in by_setting.items()
-    )
+    ]
+    effects = context_effects(right, asked.groups, resamples=resamples, seed=seed)
+    settings = tuple(row.model_copy(update={"effect": effects.get(row.setting)}) for row in scored)
     return Scores(
         dataset=datasets.pop(),
         questions=asked.n,
@@ -199,11 +212,24 @@ def majority_baseline(gold: np.ndarray, groups: np.ndarray, resamples: int, seed
     return sums.estimates(resampled_means({ALL: sums}, resamples=resamples, seed=seed)[ALL])[ALL]
 
 
-def everything(rows: int) -> Partition:
-    """The breakdown into one cell."""
-    import numpy as np
+def context_effects(
+    right: Mapping[str, np.ndarray], groups: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Difference]:
+    """What context gives in each setting that shows any, against `no_rag`.
 
-    return Partition((ALL,), np.zeros(rows, dtype=np.int64))
+    Args:
+        right: Setting to whether each question is answered rightly, shape (rows,).
+        groups: Image of each question as a number from 0, shape (rows,).
+        resamples: Bootstrap resamples.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Setting to difference, p adjusted over these settings; empty without `no_rag`.
+    """
+    if NO_RAG not in right:
+        return {}
+    shown = {setting: flags for setting, flags in right.items() if has_context(setting)}
+    return against(right[NO_RAG], shown, groups, resamples=resamples, seed=seed)
 
 
 def macro_estimate(sums: Sums, draws: np.ndarray, images: int) -> Estimate:
@@ -249,19 +275,18 @@ def _partitions(questions: Sequence[Question], varieties: Sequence[Variety]) -> 
 
 
 def _score_setting(
-    asked: Asked, setting: str, answers: Sequence[Answer], images: str, resamples: int, seed: int
+    asked: Asked, setting: str, answers: Sequence[Answer], right: np.ndarray, images: str, resamples: int, seed: int
 ) -> SettingScores:
+    """Score one setting and set `right`, shape (rows,), where its answers are."""
     import numpy as np
 
     models = sorted({answer.model for answer in answers})
     if len(models) > 1:
         raise BadData(f"answers of {len(models)} models: {', '.join(models)}", where=setting)
     rows = _rows(asked, setting, answers)
-    right = np.zeros(asked.n)
     valid = np.array([answer.status is Status.OK for answer in answers], dtype=bool)
-    right[rows] = valid
     choices = _choices(asked, rows, answers)
-    right[rows] *= choices == asked.gold[rows]
+    right[rows] = valid & (choices == asked.gold[rows])
     invalid = {status.value: 0 for status in Status if status is not Status.OK}
     for answer in answers:
         if answer.status is not Status.OK:
@@ -343,6 +368,7 @@ __all__ = [
     "Estimate",
     "Scores",
     "SettingScores",
+    "context_effects",
     "everything",
     "macro_estimate",
     "majority_baseline",

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     import numpy as np
 
+ALL = "all"
 RESAMPLES = 2000
 LEVEL = 0.95
 Z = 1.959963984540054
@@ -107,6 +108,13 @@ def partition(names: np.ndarray | list[str]) -> Partition:
 
     labels, codes = np.unique(np.asarray(names, dtype=object).astype(str), return_inverse=True)
     return Partition(tuple(str(label) for label in labels), codes)
+
+
+def everything(rows: int) -> Partition:
+    """The breakdown into one cell."""
+    import numpy as np
+
+    return Partition((ALL,), np.zeros(rows, dtype=np.int64))
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray, cells: Partition) -> Sums:
@@ -241,6 +249,25 @@ def wilson_estimate(count: int, n: int, groups: int) -> Estimate:
     share = count / n if n else 0.0
     low, high = wilson(share, n)
     return Estimate(value=100 * share, low=100 * low, high=100 * high, n=n, groups=groups)
+
+
+def gap(first: Estimate, second: Estimate) -> tuple[float, float, float]:
+    """Difference of two rates over different questions, with the 95 % interval that their own intervals imply.
+
+    Newcombe's (1998) square-and-add rule. Questions that share an image go up and down together, which makes the true
+    interval, if anything, narrower.
+
+    Args:
+        first: One rate.
+        second: The other one.
+
+    Returns:
+        Second minus first in points, lower and upper end.
+    """
+    value = second.value - first.value
+    low = value - ((second.value - second.low) ** 2 + (first.high - first.value) ** 2) ** 0.5
+    high = value + ((second.high - second.value) ** 2 + (first.value - first.low) ** 2) ** 0.5
+    return value, low, high
 
 
 def exact(value: float, n: int, groups: int) -> Estimate:

@@ -12,6 +12,7 @@ from scipy import stats
 
 from m4rag.bench.paired import (
     Difference,
+    against,
     detectable,
     holm,
     interval_of_difference,
@@ -201,3 +202,33 @@ def test_intervals_of_a_difference_hold_the_truth(questions: int, least: float, 
             plain += low <= truth <= high
     assert least <= 100 * held / (trials * languages) <= most
     assert 100 * plain / (trials * languages) < plain_most
+
+
+def test_several_sides_against_one_baseline_are_a_family() -> None:
+    random = np.random.default_rng(3)
+    a, groups = random.random(300) < 0.5, np.arange(300) // 3
+    sides = {"better": a | (random.random(300) < 0.1), "same": a, "other": random.random(300) < 0.5}
+    found = against(a, sides, groups, resamples=200)
+    assert [cell.p_holm for cell in found.values()] == pytest.approx(holm([cell.p for cell in found.values()]))
+    alone = difference(a, sides["better"], groups, resamples=200)
+    assert found["better"].model_copy(update={"p_holm": None}) == alone
+    assert against(a, {"better": sides["better"]}, groups, resamples=200)["better"] == alone
+
+
+@pytest.mark.parametrize(
+    ("p", "p_holm", "low", "high", "clear"),
+    [
+        (0.049, None, 0.1, 9.0, True),
+        (0.05, None, 0.1, 9.0, False),
+        (0.01, 0.06, 0.1, 9.0, False),
+        (0.01, 0.02, 0.0, 9.0, False),
+        (0.01, 0.02, -9.0, -0.1, True),
+        (0.01, 0.02, -0.1, 9.0, False),
+    ],
+)
+def test_a_difference_is_clear_where_test_and_interval_say_so(
+    p: float, p_holm: float | None, low: float, high: float, clear: bool
+) -> None:
+    some = difference(np.ones(3, dtype=bool), np.zeros(3, dtype=bool), np.arange(3))
+    given = some.model_copy(update={"p": p, "p_holm": p_holm, "low": low, "high": high})
+    assert given.clear is clear

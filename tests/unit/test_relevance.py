@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from run_folders import write_judgements, write_run
 
 from m4rag.bench.judgements import aggregate
-from m4rag.bench.relevance import EDGES, RELEVANCE, Observed, auc, by_relevance, rates, read_relevance, write_relevance
+from m4rag.bench.relevance import EDGES, RELEVANCE, Observed, auc, by_relevance, read_relevance, write_relevance
 from m4rag.errors import BadData
 
 ROWS = st.lists(st.tuples(st.sampled_from((1.0, 1.2, 1.5, 2.0, 3.4, 4.0, 4.2, 5.0)), st.booleans(), st.booleans()))
@@ -27,7 +27,8 @@ def observed(rows: list[tuple[float, bool, bool]], questions: list[int] | None =
 
 @given(ROWS.filter(bool))
 def test_accuracy_is_what_is_retained_plus_what_is_corrected(rows: list[tuple[float, bool, bool]]) -> None:
-    retention, correction = rates(observed(rows), minimum=1)
+    whole = by_relevance("x", observed(rows)).overall
+    retention, correction = whole.retention, whole.correction
     before = sum(right for _, right, _ in rows) / len(rows)
     after = 100 * sum(right for _, _, right in rows) / len(rows)
     kept = retention.value if retention else 0.0
@@ -50,27 +51,55 @@ def test_every_question_is_in_one_bin_and_in_one_range(rows: list[tuple[float, b
     assert middle == sum(2 <= x <= 4 for x, _, _ in rows)
 
 
-def test_a_rate_has_wilsons_interval_and_needs_five_questions() -> None:
+def test_a_rate_needs_five_questions_and_is_all_of_them_or_part_of_them() -> None:
     rows = [(1.0, True, number < 7) for number in range(10)] + [(1.0, False, True)] * 4
     (first, *others) = by_relevance("x", observed(rows)).bins
     assert first.retention is not None
     assert (first.retention.value, first.retention.n) == (70, 10)
-    assert first.retention.low == pytest.approx(39.677, abs=1e-3)
-    assert first.retention.high == pytest.approx(89.221, abs=1e-3)
+    assert 25 < first.retention.low < 50
+    assert 85 < first.retention.high <= 100
     assert first.correction is None
-    assert all(part.retention is None and part.n == 0 for part in others)
+    assert first.effect is not None
+    assert (first.effect.a_only, first.effect.b_only, first.effect.n) == (3, 4, 14)
+    assert all(part.retention is None and part.effect is None and part.n == 0 for part in others)
     whole = by_relevance("x", observed(rows)).overall
     assert whole.correction is not None
-    assert whole.correction.n == 4
+    # Four of four: the resamples are all alike, so the interval is Wilson's.
+    assert (whole.correction.n, whole.correction.value, whole.correction.high) == (4, 100, 100)
+    assert whole.correction.low == pytest.approx(51.01, abs=0.01)
 
 
-def test_a_question_in_two_settings_narrows_no_interval() -> None:
+def test_a_question_in_two_settings_is_no_second_observation() -> None:
     once = observed([(1.0, True, number < 7) for number in range(10)])
     twice = observed([(1.0, True, number % 10 < 7) for number in range(20)], [n % 10 for n in range(20)])
-    single, double = rates(once)[0], rates(twice)[0]
+    single, double = (by_relevance("x", rows).overall.retention for rows in (once, twice))
     assert single is not None
     assert double is not None
     assert (double.n, double.low, double.high) == (20, single.low, single.high)
+    four = observed([(1.0, True, True)] * 8, [n % 4 for n in range(8)])
+    assert by_relevance("x", four).bins[0].retention is None
+
+
+def test_questions_of_one_image_are_less_sure_than_questions_of_many() -> None:
+    rows = [(1.0, True, number % 10 < 7) for number in range(60)]
+    many, few = observed(rows), observed(rows)
+    few = Observed(few.relevance, few.before, few.after, few.questions, few.questions % 10)
+    apart, together = (by_relevance("x", given).overall.retention for given in (many, few))
+    assert apart is not None
+    assert together is not None
+    assert together.value == apart.value
+    assert together.high - together.low > 1.8 * (apart.high - apart.low)
+
+
+def test_the_change_of_a_range_is_that_of_its_questions() -> None:
+    rows = [(1.0, True, number >= 30) for number in range(40)] + [(4.5, False, True)] * 30 + [(3.0, True, True)] * 9
+    below, middle, above = by_relevance("x", observed(rows)).summary
+    assert below.effect is not None
+    assert above.effect is not None
+    assert middle.effect is not None
+    assert (below.effect.value, middle.effect.value, above.effect.value) == (-75, 0, 100)
+    assert (below.effect.clear, middle.effect.clear, above.effect.clear) == (True, False, True)
+    assert below.effect.p_holm == pytest.approx(3 * below.effect.p)
 
 
 def test_without_answers_without_context_there_are_no_rates() -> None:

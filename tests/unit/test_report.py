@@ -284,7 +284,7 @@ def test_the_sentence_about_relevance_claims_only_what_the_intervals_show(
             else _estimate(value, value - 8, value + 8).model_copy(update={"n": 50})
             for rate in (retention, correction)
         )
-        return Bin(label=label, low=1, high=5, n=99, retention=kept, correction=mended)
+        return Bin(label=label, low=1, high=5, n=99, retention=kept, correction=mended, effect=None)
 
     pooled = relevance.pooled.model_copy(update={"summary": (made("below 2", 0), made("above 4", 1))})
     sentence = relevance_finding(RunPlan.read(judged), relevance.model_copy(update={"pooled": pooled}))
@@ -314,26 +314,41 @@ def test_a_run_without_all_its_answers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("without", "with_retrieval", "words"),
+    ("change", "p_holm", "words"),
     [
-        ((40, 35, 45), (60, 55, 65), "Retrieval helps this model"),
-        ((60, 55, 65), (40, 35, 45), "Retrieval hurts this model"),
-        ((50, 45, 55), (56, 51, 61), "Retrieval makes no clear difference for this model"),
+        ((20, 10, 30), 0.001, "Retrieval helps this model"),
+        ((-20, -30, -10), 0.001, "Retrieval hurts this model"),
+        ((6, 1, 11), 0.051, "Retrieval makes no clear difference for this model"),
+        ((6, 0, 12), 0.049, "Retrieval makes no clear difference for this model"),
+        ((6, 0.1, 12), 0.049, "Retrieval helps this model"),
     ],
 )
-def test_the_headline_claims_only_what_the_intervals_show(
-    tmp_path: Path, without: tuple[float, ...], with_retrieval: tuple[float, ...], words: str
+def test_the_headline_claims_only_what_the_paired_comparison_shows(
+    tmp_path: Path, change: tuple[float, float, float], p_holm: float, words: str
 ) -> None:
     plan = write_run(tmp_path)
-    scores = Scores.model_validate_json((tmp_path / "scores.json").read_bytes())
-    given = {"no_rag": without, "caption_query": with_retrieval}
-    settings = [
-        row.model_copy(update={"accuracy": _estimate(*given[row.setting])}) if row.setting in given else row
-        for row in scores.settings
-    ]
-    found = finding(plan, scores.model_copy(update={"settings": tuple(settings)}))
+    effect = dict(zip(("value", "low", "high"), change, strict=True)) | {"p_holm": p_holm}
+    found = finding(plan, _scores_with(tmp_path, effect))
     assert found.headline == words
-    assert f"{with_retrieval[0] - without[0]:+.1f} points" in found.support
+    assert f"a difference of {change[0]:+.1f} [{change[1]:+.1f}, {change[2]:+.1f}] points" in found.support
+
+
+def test_scores_of_an_earlier_version_are_not_compared(tmp_path: Path) -> None:
+    plan = write_run(tmp_path)
+    found = finding(plan, _scores_with(tmp_path, None))
+    assert "not computed" in found.headline
+    assert "score the run again" in found.support
+
+
+def _scores_with(folder: Path, effect: dict[str, float] | None) -> Scores:
+    scores = Scores.model_validate_json((folder / "scores.json").read_bytes())
+    settings = []
+    for row in scores.settings:
+        if row.setting == "caption_query":
+            assert row.effect is not None
+            row = row.model_copy(update={"effect": effect and row.effect.model_copy(update=effect)})
+        settings.append(row)
+    return scores.model_copy(update={"settings": tuple(settings)})
 
 
 def _estimate(value: float, low: float, high: float) -> Estimate:

@@ -206,3 +206,22 @@ def test_every_question_is_counted_once_in_every_dimension(outcomes: list[str]) 
     for cells in scored.breakdowns.values():
         assert sum(cell.n for cell in cells.values()) == len(asked)
         assert sum(cell.n * cell.value for cell in cells.values()) == pytest.approx(100 * outcomes.count("right"))
+
+
+def test_what_context_gives_is_the_difference_from_no_context() -> None:
+    asked = questions()
+    answers = [
+        *(answer(q, right=number % 2 == 0) for number, q in enumerate(asked)),
+        *(answer(q, right=number % 2 == 0 or number % 8 == 1, setting="oracle") for number, q in enumerate(asked)),
+        *(answer(q, right=number % 4 == 0, setting="irrelevant") for number, q in enumerate(asked)),
+        *(answer(q, setting="text_only") for q in asked),
+    ]
+    scored = {row.setting: row for row in score(asked, answers, resamples=200).settings}
+    assert scored["no_rag"].effect is scored["text_only"].effect is None
+    for setting in ("oracle", "irrelevant"):
+        effect = scored[setting].effect
+        assert effect is not None
+        assert effect.value == pytest.approx(scored[setting].accuracy.value - scored["no_rag"].accuracy.value)
+        assert effect.p <= (effect.p_holm or 0)
+    without = score(asked, [a for a in answers if a.setting != "no_rag"], resamples=20).settings
+    assert all(row.effect is None for row in without)

@@ -12,12 +12,14 @@ from m4rag.bench.statistics import (
     Partition,
     Sums,
     estimate,
+    gap,
     group_sums,
     macro,
     partition,
     resampled_means,
     tail_share,
     wilson,
+    wilson_estimate,
 )
 
 
@@ -174,3 +176,9 @@ def test_intervals_hold_the_truth_with_few_questions_as_with_many(questions: int
     assert 93.3 <= 100 * held / (trials * languages) <= 97
     assert plain <= held
     assert questions > 20 or plain < 930
+
+
+def test_the_gap_of_two_rates_is_newcombes() -> None:
+    # Newcombe 1998, example (a): 56/70 - 48/80, method 10: 0.0524 to 0.3339.
+    value, low, high = gap(wilson_estimate(48, 80, 80), wilson_estimate(56, 70, 70))
+    assert (value, low, high) == pytest.approx((20, 5.24, 33.39), abs=0.01)
