@@ -75,8 +75,8 @@ class Comparison(BaseModel):
         b: The other side.
         overall: Difference over all paired questions.
         macro: Mean of the varieties' differences in points, with its bootstrap interval.
-        breakdowns: Dimension (`variety`, `language`, `joshi`, `prompt_type`) to value to difference; p values are
-            adjusted within each dimension. A dimension with one value only is left out, but for `variety`.
+        breakdowns: Dimension (`variety`, `language`, `joshi`, `script`, `prompt_type`) to value to difference; p values
+            are adjusted within each dimension. A dimension with one value only is left out, but for `variety`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -120,6 +120,8 @@ class Answered:
             asked.
         right: Whether each is answered rightly, shape (rows,).
         valid: Whether each has a valid answer, shape (rows,).
+        prompt_language: Language of the instructions: a code, `native` where each question has its own, `mixed`.
+        context_language: Language of the context, likewise; "" without context.
     """
 
     name: str
@@ -130,6 +132,8 @@ class Answered:
     questions: pa.Table
     right: np.ndarray
     valid: np.ndarray
+    prompt_language: str = ""
+    context_language: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def compare(a: Answered, b: Answered, *, resamples: int = RESAMPLES, seed: int =
         )
     in_b = places.drop_null().to_numpy()
     asked = a.questions.filter(shared)
-    _same(asked, b.questions.take(in_b), a, b)
+    need_same_questions(asked, b.questions.take(in_b), f"{a.name}, {b.name}")
     alone = np.ones(len(b.right), dtype=bool)
     alone[in_b] = False
     parts = _parts(asked)
@@ -235,7 +239,7 @@ def write_csv(comparisons: Comparisons, path: Path) -> None:
 def _read(path: Path, predictions: Predictions | None) -> dict[str, Answered]:
     """The sides that a path holds, by setting."""
     if _is_run(path) or path.is_dir():
-        return _read_run(path)
+        return read_run(path)
     if not path.exists():
         raise BadData("no such run folder or file of predictions", where=str(path))
     if predictions is None:
@@ -247,7 +251,12 @@ def _read(path: Path, predictions: Predictions | None) -> dict[str, Answered]:
     return {"": Answered(str(path), "", "", None, predictions.dataset, table, read.right[named], valid[named])}
 
 
-def _read_run(folder: Path) -> dict[str, Answered]:
+def read_run(folder: Path) -> dict[str, Answered]:
+    """A run's settings with their answers, in the order of the plan.
+
+    Raises:
+        BadData: The folder holds no complete run.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
@@ -259,9 +268,28 @@ def _read_run(folder: Path) -> dict[str, Answered]:
         valid = np.asarray(pc.equal(answers["status"], Status.OK.value))
         correct = np.asarray(right(answers, questions)) & valid
         sides[setting] = Answered(
-            str(folder), setting, plan.model.name, plan.model.note, plan.dataset, columns, correct, valid
+            str(folder),
+            setting,
+            plan.model.name,
+            plan.model.note,
+            plan.dataset,
+            columns,
+            correct,
+            valid,
+            _spoken(answers["prompt_language"], questions["language"]),
+            _spoken(answers["context_language"], questions["language"]),
         )
     return sides
+
+
+def _spoken(languages: pa.ChunkedArray, asked: pa.ChunkedArray) -> str:
+    """The one language of all rows, `native` where it is each question's own, else `mixed`."""
+    import pyarrow.compute as pc
+
+    different = pc.unique(languages).to_pylist()
+    if len(different) == 1:
+        return str(different[0])
+    return "native" if pc.all(pc.equal(languages, asked)).as_py() else "mixed"
 
 
 def _is_run(path: Path) -> bool:
@@ -298,8 +326,17 @@ def _pairs(
     return common
 
 
-def _same(asked_a: pa.Table, asked_b: pa.Table, a: Answered, b: Answered) -> None:
-    """Check that a question id means the same question on both sides."""
+def need_same_questions(asked_a: pa.Table, asked_b: pa.Table, where: str) -> None:
+    """Check that a question id means the same question on both sides.
+
+    Args:
+        asked_a: Columns of `Answered.questions`.
+        asked_b: The same questions in the same order, as the other side has them.
+        where: Both sides' names, for the error.
+
+    Raises:
+        BadData: A question has another language, image or right answer on the other side.
+    """
     import numpy as np
     import pyarrow.compute as pc
 
@@ -309,7 +346,7 @@ def _same(asked_a: pa.Table, asked_b: pa.Table, a: Answered, b: Answered) -> Non
             first = asked_a["question_id"][int(differ.argmax())].as_py()
             raise BadData(
                 f"{int(differ.sum())} questions have another {what} on the other side, first {first}",
-                where=f"{a.name}, {b.name}",
+                where=where,
                 remedy="Compare answers to the same version of the dataset.",
             )
 
@@ -320,6 +357,7 @@ def _parts(asked: pa.Table) -> dict[str, Partition]:
         VARIETY: partition([variety.code for variety in varieties]),
         "language": partition([variety.language.code for variety in varieties]),
         "joshi": partition([str(variety.language.joshi) for variety in varieties]),
+        "script": partition([variety.script for variety in varieties]),
         "prompt_type": partition([kind or "" for kind in asked["prompt_type"].to_pylist()]),
     }
     divided = {name: cells for name, cells in parts.items() if name == VARIETY or len(cells.labels) > 1}

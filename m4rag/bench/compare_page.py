@@ -13,12 +13,17 @@ from m4rag.bench.paired import Difference
 from m4rag.bench.report import JOSHI, Tongue, render_page, tongue
 from m4rag.datasets import DATASETS
 from m4rag.datasets.worldcuisines import PROMPT_TYPES
-from m4rag.languages import lookup
+from m4rag.languages import SCRIPTS, lookup
 from m4rag.manifests import write_atomic
 
 SCALES = (2, 5, 10, 20, 40, 60, 80, 100)
 """What the ends of a plot may stand for, in points."""
-TITLES = {"language": "Language", "joshi": "Joshi resource class", "prompt_type": "Kind of question"}
+TITLES = {
+    "language": "Language",
+    "joshi": "Joshi resource class",
+    "script": "Script",
+    "prompt_type": "Kind of question",
+}
 
 
 @dataclass(frozen=True)
@@ -131,4 +136,6 @@ def _label(dimension: str, key: str) -> str:
         return lookup(key).language.name
     if dimension == "joshi":
         return f"{key} · {JOSHI[key].partition(':')[0]}"
+    if dimension == "script":
+        return SCRIPTS.get(key, key)
     return f"{key} · {PROMPT_TYPES[key]}" if key in PROMPT_TYPES else key or "(none)"

@@ -204,13 +204,25 @@ def interval_of_difference(draws: np.ndarray, n: int, groups: int) -> tuple[floa
     Returns:
         Lower and upper end; (-1, 1) for one image, from which nothing can be told.
     """
-    import numpy as np
-
     if groups < 2:
         return -1.0, 1.0
-    a_only, b_only = np.random.default_rng(0).poisson(0.5, (2, len(draws)))
-    low, high = interval((n * draws + b_only - a_only) / (n + 1), groups) or (-1.0, 1.0)
+    low, high = interval(smoothed(draws, n), groups) or (-1.0, 1.0)
     return max(-1.0, low), min(1.0, high)
+
+
+def smoothed(draws: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    """Resampled differences with, on average, half a question more each way (see `interval_of_difference`).
+
+    Args:
+        draws: The difference in each resample, shape (resamples,).
+        n: Questions.
+        seed: Seed of what is added.
+    """
+    import numpy as np
+
+    a_only, b_only = np.random.default_rng(seed).poisson(0.5, (2, len(draws)))
+    more: np.ndarray = (n * draws + b_only - a_only) / (n + 1)
+    return more
 
 
 def mcnemar(a_only: int, b_only: int) -> float:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from m4rag.bench.analysis import analyse
 from m4rag.bench.contexts import TEXT_ONLY
 from m4rag.bench.examples import Example, choose_examples
 from m4rag.bench.findings import TEXT_ONLY_LABEL, finding, relevance_finding, what_it_is
@@ -25,6 +26,7 @@ from m4rag.bench.pictures import Picture, embed
 from m4rag.bench.relevance import EDGES, MINIMUM, Relevance, SettingRelevance, read_relevance
 from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
+from m4rag.bench.verdicts import run_verdicts
 from m4rag.datasets import DATASETS
 from m4rag.languages import SCRIPTS, lookup
 from m4rag.manifests import MANIFEST, Manifest, digest, write_atomic
@@ -176,6 +178,7 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         )
         for number, setting in enumerate(scores.settings)
     ]
+    analysis = analyse([folder]).runs[0]
     finished = datetime.fromtimestamp((folder / "answers" / MANIFEST).stat().st_mtime, UTC)
     return {
         "plan": plan,
@@ -183,6 +186,8 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         "finding": finding(plan, scores),
         "text_only": plan.images == "none",
         "text_only_label": TEXT_ONLY_LABEL,
+        "analysis": analysis,
+        "verdicts": run_verdicts(analysis),
         "columns": columns,
         "marks": {column.scores.setting: column.mark for column in columns},
         "baselines": _baselines(scores),

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from m4rag.cli.bench_analyse import analyse_command
 from m4rag.cli.bench_compare import compare_command
 from m4rag.cli.bench_judge import judge_command
 from m4rag.cli.bench_report import report_command
@@ -107,3 +108,4 @@ app.command("judge")(judge_command)
 app.command("score")(score_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)
+app.command("analyse")(analyse_command)

@@ -218,7 +218,7 @@ def test_predictions_of_a_known_difference(published: Callable[[str, np.ndarray]
     assert (pair.overall.a_only, pair.overall.b_only) == (6, 36)
     assert pair.overall.value == pytest.approx(10)
     assert pair.overall.low > 4
-    assert set(pair.breakdowns) == {"variety", "language", "joshi"}
+    assert set(pair.breakdowns) == {"variety", "language", "joshi", "script"}
     assert sum(cell.b_only for cell in pair.breakdowns["variety"].values()) == 36
 
 
