@@ -5,7 +5,8 @@ passages.parquet      every passage shown, once
 per_question.parquet  one row a question; for each setting: choice, status, right or wrong, gold passage shown or not,
                       and of a judged run the passages' judged relevance: mean, max, first
 judgements.parquet    one row a question and passage, as the judge gave it; only of a judged run
-relevance.parquet     one row a setting and range of judged relevance: retention and correction; only of a judged run
+relevance.parquet     one row a setting and range of judged relevance: retention, correction, what context changes; only
+                      of a judged run
 by_language.parquet   one row a language; for each setting: accuracy with its 95 % interval
 breakdowns.parquet    one row a setting, dimension and value
 """
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from m4rag.bench.contexts import has_context
 from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, right, shown_passages
 from m4rag.bench.judgements import JUDGEMENTS, read_scores
+from m4rag.bench.paired import Difference
 from m4rag.bench.relevance import Relevance, aggregates
 from m4rag.bench.runs import Judgement, RunPlan
 from m4rag.bench.scoring import Scores
@@ -106,13 +108,13 @@ def _relevance(relevance: Relevance) -> pa.Table:
     rows = []
     for setting in (*relevance.settings, *([relevance.pooled] if relevance.pooled else [])):
         for part in (*setting.bins, *setting.summary, setting.overall):
-            row = {"setting": setting.setting, **part.model_dump(exclude={"retention", "correction"})}
+            row = {"setting": setting.setting, **part.model_dump(exclude={"retention", "correction", "effect"})}
             for rate in ("retention", "correction"):
                 estimate = getattr(part, rate)
                 for column in ("value", "low", "high", "n"):
                     name = rate if column == "value" else f"{rate}_{column}"
                     row[name] = None if estimate is None else getattr(estimate, column)
-            rows.append(row)
+            rows.append(row | _effect(part.effect))
     return pa.Table.from_pylist(rows, schema=_relevance_schema())
 
 
@@ -125,7 +127,16 @@ def _relevance_schema() -> pa.Schema:
     for rate in ("retention", "correction"):
         columns += [(name, pa.float64()) for name in (rate, f"{rate}_low", f"{rate}_high")]
         columns.append((f"{rate}_n", pa.int64()))
-    return pa.schema(columns)
+    return pa.schema(columns + [(name, pa.float64()) for name in _effect(None)])
+
+
+def _effect(effect: Difference | None) -> dict[str, float | None]:
+    """What context gives as columns, all None where it is not known; p is the adjusted one where there is one."""
+    names = ("effect", "effect_low", "effect_high", "effect_p")
+    if effect is None:
+        return dict.fromkeys(names)
+    p = effect.p if effect.p_holm is None else effect.p_holm
+    return dict(zip(names, (effect.value, effect.low, effect.high, p), strict=True))
 
 
 def _settings(scores: Scores, gold_shown: dict[str, float]) -> pa.Table:
@@ -133,12 +144,14 @@ def _settings(scores: Scores, gold_shown: dict[str, float]) -> pa.Table:
 
     rows = []
     for setting in scores.settings:
-        row = setting.model_dump(exclude={"accuracy", "macro", "invalid", "invalid_rate", "breakdowns", "positions"})
+        row = setting.model_dump(
+            exclude={"accuracy", "macro", "invalid", "invalid_rate", "breakdowns", "positions", "effect"}
+        )
         for name in ("accuracy", "macro", "invalid_rate"):
             estimate = getattr(setting, name)
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
         row |= {f"invalid_{kind.value}": setting.invalid.get(kind.value, 0) for kind in Status if kind is not Status.OK}
-        rows.append({**row, "gold_shown": gold_shown.get(setting.setting)})
+        rows.append({**row, **_effect(setting.effect), "gold_shown": gold_shown.get(setting.setting)})
     return pa.Table.from_pylist(rows)
 
 

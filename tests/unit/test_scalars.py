@@ -143,6 +143,13 @@ def test_a_judged_run_has_its_judgements_and_rates_as_tables(tmp_path: Path) -> 
     assert tables.keys() - plain.keys() == {"judgements", "relevance"}
     assert tables["judgements"].num_rows == relevance.pairs
     assert tables["relevance"].num_rows == 3 * (8 + 3 + 1)
+    assert relevance.pooled is not None
+    assert relevance.pooled.overall.effect is not None
+    assert tables["relevance"]["effect"].to_pylist()[-1] == relevance.pooled.overall.effect.value
+    effects = dict(
+        zip(tables["settings"]["setting"].to_pylist(), tables["settings"]["effect"].to_pylist(), strict=True)
+    )
+    assert effects == {row.setting: row.effect.value if row.effect else None for row in scores.settings}
     added = set(tables["per_question"].column_names) - set(plain["per_question"].column_names)
     assert added == {f"{s}.relevance_{n}" for s in ("oracle", "caption_query") for n in ("mean", "max", "first")}
     means = tables["per_question"]["caption_query.relevance_mean"].to_pylist()
