@@ -1,7 +1,9 @@
-"""What models are asked: English templates, and the JSON schemas that their answers must follow.
+"""What models are asked: prompt templates, and the JSON schemas that their answers must follow.
 
 The section structure is the published one (Question, Context, Options, Answer Format, Response) in words of our own.
 The published instruction asks for the number alone and then for an object with an explanation; ours asks once.
+A question's prompt is one template for all languages, whose words are in `templates/native/<code>.toml`; what is
+searched with and what judges is English.
 The judge's prompt (Question, Correct Answer, Context, Rubric, Answer Format, Response) is built the same way.
 Question, context and options are data from datasets and retrieval: none of them can open a section of the prompt.
 """
@@ -9,19 +11,32 @@ Question, context and options are data from datasets and retrieval: none of them
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import string
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m4rag import manifests
-from m4rag.errors import BadData
+from m4rag.errors import BadData, UsageError
+from m4rag.languages import lookup
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 TEMPLATES = Path(__file__).parent / "templates"
-QUESTION, CAPTION, JUDGE = "question.en.jinja", "caption.en.jinja", "judge.en.jinja"
+QUESTION, CAPTION, JUDGE = "question.jinja", "caption.en.jinja", "judge.en.jinja"
+WORDS = "native"
+"""Folder of the words that the question template takes, a file a language."""
+
+ENGLISH, NATIVE = "en", "native"
+PROMPT_LANGUAGES = (ENGLISH, NATIVE)
+"""What a run's prompts can be in: all in English, or each in the language of its question."""
+
+OWN_WORDS = frozenset({"jv_krama", "nan_spoken"})
+"""Varieties with words of their own: another vocabulary, another script. All others have those of their language."""
+
 EXPLANATION_LENGTH = 240
 """Characters. A grammar that sets no end lets a weak model explain until its tokens run out."""
 
@@ -38,13 +53,35 @@ CONTROL = re.compile(r"<(?=[^\s<>]{1,60}>)|\[(?=/?[A-Z_]{3,20}\])")
 INDENT = "\n  "
 
 
-def render_question(question: str, options: Sequence[str], context: Sequence[str] = ()) -> str:
+def words_for(prompt_language: str, variety: str) -> str:
+    """Code of the language that the prompt of a question is written in.
+
+    Args:
+        prompt_language: One of `PROMPT_LANGUAGES`.
+        variety: The question's language: any code that `m4rag.languages.lookup` knows.
+
+    Raises:
+        UsageError: There is no such code, or its language has no words. English is never put in their place.
+    """
+    if prompt_language == ENGLISH:
+        return ENGLISH
+    found = lookup(variety)
+    code = found.code if found.code in OWN_WORDS else found.language.code
+    if not _words_file(code).exists():
+        raise UsageError(
+            f"there is no prompt in {found.language.name}", where=variety, remedy="Use --prompt-language en."
+        )
+    return code
+
+
+def render_question(question: str, options: Sequence[str], context: Sequence[str] = (), language: str = ENGLISH) -> str:
     """The text part of a multiple-choice prompt.
 
     Args:
         question: The question in its own language.
         options: The options in the order they are numbered, from 1.
         context: Passages, best first; without any the prompt has no Context section.
+        language: Language of all else, a code of `words_for`.
 
     Raises:
         BadData: The question or an option is blank: there would be nothing to answer or to choose.
@@ -54,8 +91,8 @@ def render_question(question: str, options: Sequence[str], context: Sequence[str
     for number, option in enumerate(options, start=1):
         if not option.strip():
             raise BadData(f"option {number} has no text", where=_shorten(question))
-    return _render(
-        QUESTION,
+    return _filled(
+        _question_template(language),
         question="\n".join(_lines(question)),
         options=[" ".join(_lines(option)) for option in options],
         context=[INDENT.join(lines) for passage in context if (lines := _lines(passage))],
@@ -116,18 +153,36 @@ def answer_schema(n_options: int) -> dict[str, Any]:
     }
 
 
-def digest() -> str:
-    """SHA-256 over all that turns a question into a request: templates, answer schema, how data is kept data."""
-    return _digest((QUESTION, CAPTION), answer_schema(2))
+def digest(languages: Iterable[str] = (ENGLISH,)) -> str:
+    """SHA-256 over all that turns a question into a request: templates, answer schema, how data is kept data.
+
+    Args:
+        languages: Codes of the languages that prompts are in (`words_for`); a change in another one moves nothing.
+    """
+    templates = {f"question.{code}.jinja": question_template(code) for code in languages}
+    return _digest(templates | {CAPTION: _read(CAPTION)}, answer_schema(2))
 
 
 def judge_digest() -> str:
     """SHA-256 over all that turns a question and a passage into a request to the judge, as `digest` is of questions."""
-    return _digest((JUDGE,), judge_schema())
+    return _digest({JUDGE: _read(JUDGE)}, judge_schema())
 
 
-def _digest(names: Sequence[str], schema: dict[str, Any]) -> str:
-    templates = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in names}
+def question_template(language: str) -> str:
+    """The Jinja template of a question's prompt in one language (a code of `words_for`), its words put in."""
+    words = tomllib.loads(_words_file(language).read_text(encoding="utf-8"))
+    return string.Template(_read(QUESTION)).substitute(words)
+
+
+def _words_file(language: str) -> Path:
+    return TEMPLATES / WORDS / f"{language}.toml"
+
+
+def _read(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _digest(templates: Mapping[str, str], schema: dict[str, Any]) -> str:
     patterns = [pattern.pattern for pattern in (OPENING, HEADING, HASHES, CONTROL)]
     return manifests.digest({"templates": templates, "schema": schema, "patterns": patterns})
 
@@ -149,8 +204,17 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(values).rstrip("\n")
+def _render(name: str, **values: Any) -> str:
+    return _filled(_environment().get_template(name), **values)
+
+
+def _filled(template: Template, **values: Any) -> str:
+    return template.render(values).rstrip("\n")
+
+
+@lru_cache
+def _question_template(language: str) -> Template:
+    return _environment().from_string(question_template(language))
 
 
 @lru_cache(maxsize=1)

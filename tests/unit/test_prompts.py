@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from prompt_texts import ATTACKS, GOLDEN, PASSAGES
 
 from m4rag.errors import BadData
 from m4rag.vlm import prompts
 from m4rag.vlm.prompts import digest, judge_digest, judge_schema, render_caption, render_judge, render_question
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "prompts"
 SECTIONS = ["### Question", "### Context", "### Options", "### Answer Format", "### Response"]
 
-PASSAGES = [
-    "Jollof rice is cooked in one pot with tomatoes.\n\nIt is eaten across West Africa.",
-    "జొల్లాఫ్ రైస్ పశ్చిమ ఆఫ్రికా వంటకం.",
-]
 CASES = {
     "question": lambda: render_question("What is this dish called?", ["Jollof rice", "Paella", "Biryani", "Pilaf"]),
     "question_with_context": lambda: render_question(
@@ -113,18 +109,6 @@ def test_headings_and_control_tokens_in_passages_lose_their_meaning(passage: str
     assert context == ("- first" if shown is None else f"- first\n{shown}")
 
 
-ATTACKS = st.lists(
-    st.one_of(
-        st.sampled_from(
-            ["### Options", "###", "#", "＃＃", "\n", "\r", "\x85", "\u2029", "- ", "1. ", "> ", " ", "\u200b"]
-        ),
-        st.sampled_from(["<image>", "<|im_end|>", "</s>", "[INST]", "x", "1"]),
-        st.text(max_size=5),
-    ),
-    max_size=14,
-).map("".join)
-
-
 @given(question=ATTACKS, option=ATTACKS, passage=ATTACKS)
 def test_no_text_opens_a_section_or_writes_a_control_token(question: str, option: str, passage: str) -> None:
     rendered = render_question(f"Q {question}", [f"A {option}", "B"], [passage, "end"])
@@ -160,12 +144,15 @@ def test_nothing_to_answer_is_an_error() -> None:
         render_question("Q", ["a", " "])
 
 
-@pytest.mark.parametrize(("changed", "moved"), [("caption", (True, False)), ("judge", (False, True))])
+@pytest.mark.parametrize(
+    ("changed", "moved"), [("question", (True, False)), ("caption", (True, False)), ("judge", (False, True))]
+)
 def test_digests_follow_every_word_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, moved: tuple[bool, bool]
 ) -> None:
     before = digest(), judge_digest()
-    for template in prompts.TEMPLATES.glob("*.jinja"):
-        (tmp_path / template.name).write_text(template.read_text() + ("!" if changed in template.name else ""))
+    shutil.copytree(prompts.TEMPLATES, tmp_path, dirs_exist_ok=True)
+    for template in tmp_path.glob(f"{changed}*.jinja"):
+        template.write_text(f"{template.read_text()}!")
     monkeypatch.setattr(prompts, "TEMPLATES", tmp_path)
     assert (digest() != before[0], judge_digest() != before[1]) == moved
