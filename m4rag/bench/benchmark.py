@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from m4rag.bench import runner
 from m4rag.bench.contexts import (
     CAPTION_QUERY,
+    LANGUAGES,
     MULTIMODAL,
+    NATIVE,
     NO_RAG,
     ORACLE,
     ORACLE_QUERY,
@@ -60,6 +62,9 @@ class Request:
         k: Passages shown to the model.
         max_tokens: Longest answer in tokens.
         seed: Seed of decoding (temperature is 0).
+        prompt_language: `en`, or `native` for prompts in the language of each question.
+        context_language: `en`, or `native` for gold documents in the language of each question.
+        option_order: Seed of the order that options are shown in; None for the dataset's order.
         output: The run folder; None for `<home>/runs/<dataset>-<digest>`.
         command: The command line that repeats the run.
     """
@@ -75,6 +80,9 @@ class Request:
     k: int = 5
     max_tokens: int = 512
     seed: int = 0
+    prompt_language: str = "en"
+    context_language: str = "en"
+    option_order: int | None = None
     output: Path | None = None
     command: str = ""
 
@@ -105,6 +113,15 @@ def check(request: Request) -> None:
         raise UsageError("a setting is named twice")
     if request.images not in ("all", "none"):
         raise UsageError(f"unknown value {request.images!r} for --images", remedy="Use all or none.")
+    for name in ("prompt_language", "context_language"):
+        if getattr(request, name) not in LANGUAGES:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"unknown value {getattr(request, name)!r} for {option}", remedy="Use en or native.")
+    if request.context_language == NATIVE and not any(needs_gold(setting) for setting in request.settings):
+        raise UsageError(
+            "--context-language native concerns gold documents, and no setting reads any",
+            remedy="Add --setting oracle, or leave it out.",
+        )
     if request.k < 1 or (request.limit is not None and request.limit < 1):
         raise UsageError("k and limit must be at least 1")
 
@@ -130,6 +147,7 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
     questions = load_questions(request.dataset, request.items, request.limit)
     _need_images(request, questions)
     _need_gold(request, questions)
+    prompts_digest = _prompts_digest(request, questions)
     inputs = _inputs(request, questions)
     with ExitStack() as stack:
         indexes, searches = _indexes(request, settings, stack)
@@ -140,7 +158,7 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
             return asyncio.run(with_client(settings, vlm_url, work))
 
         model = ask(identify)
-        plan = _plan(request, questions, inputs, model, indexes)
+        plan = _plan(request, questions, inputs, model, indexes, prompts_digest)
         folder = request.output or settings.home / "runs" / f"{request.dataset}-{short(plan.digest)}"
         runner.prepare(folder, plan, questions)
         if CAPTION_QUERY in plan.settings:
@@ -176,7 +194,7 @@ def finish(folder: Path) -> Scores:
     plan = RunPlan.read(folder)
     questions = list(read_folder(folder / "questions", Question))
     answers = list(read_folder(folder / "answers", Answer))
-    scores = score(questions, answers, images=plan.images)
+    scores = score(questions, answers, images=plan.images, option_order=plan.option_order)
     write_atomic(folder / SCORES, scores.model_dump_json(indent=2).encode() + b"\n")
     write_relevance(folder)
     write_report(folder)
@@ -205,6 +223,14 @@ def _need_gold(request: Request, questions: list[Question]) -> None:
         )
 
 
+def _prompts_digest(request: Request, questions: list[Question]) -> str:
+    """Digest of the prompts that the questions get; a language that has none is refused here, before anything runs."""
+    from m4rag.vlm import prompts
+
+    varieties = {question.language for question in questions}
+    return prompts.digest({prompts.words_for(request.prompt_language, variety) for variety in varieties})
+
+
 def _gold(request: Request, questions: list[Question]) -> Mapping[str, Document]:
     if not any(needs_gold(setting) for setting in request.settings):
         return {}
@@ -214,7 +240,7 @@ def _gold(request: Request, questions: list[Question]) -> Mapping[str, Document]
             where=str(request.documents or request.dataset),
             remedy="Ingest it first: m4rag corpus ingest.",
         )
-    return gold_documents(questions, read_folder(request.documents, Document))
+    return gold_documents(questions, read_folder(request.documents, Document), request.context_language)
 
 
 async def identify(client: VlmClient) -> ModelIdentity:
@@ -299,9 +325,8 @@ def _plan(
     inputs: dict[str, str],
     model: ModelIdentity,
     indexes: dict[str, IndexIdentity],
+    prompts_digest: str,
 ) -> RunPlan:
-    from m4rag.vlm import prompts
-
     decoding: dict[str, Any] = {
         "temperature": 0.0,
         "max_tokens": request.max_tokens,
@@ -315,10 +340,13 @@ def _plan(
         settings=request.settings,
         images=request.images,
         model=model,
-        prompts_digest=prompts.digest(),
+        prompts_digest=prompts_digest,
         decoding=decoding,
         k=request.k,
         indexes=indexes,
+        prompt_language=request.prompt_language,
+        context_language=request.context_language,
+        option_order=request.option_order,
         command=request.command,
         inputs=inputs,
     )

@@ -4,7 +4,7 @@ Settings (M4-RAG, section "settings"; the query is what is searched):
 
     text_only              no image, no context: the baseline that shows what the question alone gives away
     no_rag                 image, no context
-    oracle                 the gold documents themselves
+    oracle                 the gold documents themselves, in English or in the question's language
     irrelevant             as many gold documents of other questions: what a model does with context that cannot help
     oracle_query           search with question + gold text: the ceiling of text retrieval
     caption_query          search with question + the model's own caption of the image
@@ -14,6 +14,7 @@ Settings (M4-RAG, section "settings"; the query is what is searched):
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,9 @@ ORACLE_QUERY = "oracle_query"
 CAPTION_QUERY = "caption_query"
 MULTIMODAL = "multimodal:"
 
-CONTEXT_LANGUAGE = "en"
-"""Gold documents are shown in English, as in M4-RAG's baseline condition."""
+CONTEXT_LANGUAGE, NATIVE = "en", "native"
+LANGUAGES = (CONTEXT_LANGUAGE, NATIVE)
+"""What gold documents are in: English, as in M4-RAG's baseline condition, or the language of the question."""
 
 Search = Callable[[Sequence["Query"]], list[list["Hit"]]]
 
@@ -70,22 +72,44 @@ def has_context(setting: str) -> bool:
     return setting not in (TEXT_ONLY, NO_RAG)
 
 
-def gold_documents(questions: Iterable[Question], documents: Iterable[Document]) -> dict[str, Document]:
+def gold_names(question: Question, context_language: str = CONTEXT_LANGUAGE) -> tuple[str, ...]:
+    """What a question's gold documents go by in `gold_documents`."""
+    if context_language == CONTEXT_LANGUAGE:
+        return question.gold
+    return tuple(f"{gold}:{question.language}" for gold in question.gold)
+
+
+def gold_documents(
+    questions: Iterable[Question], documents: Iterable[Document], context_language: str = CONTEXT_LANGUAGE
+) -> dict[str, Document]:
     """The gold document of every gold id that the questions name.
 
     An id names a document outright or, in a corpus with parallel documents, leaves the language out; then the
-    English one is taken.
+    English one is taken, or with `native` the one in the question's language.
+
+    Args:
+        questions: The questions.
+        documents: The corpus.
+        context_language: One of `LANGUAGES`.
+
+    Returns:
+        Name (`gold_names`) to document.
 
     Raises:
         BadData: A question has no gold document in this corpus.
     """
-    wanted = {gold for question in questions for gold in question.gold}
+    wanted = {gold for question in questions for gold in gold_names(question, context_language)}
     found: dict[str, Document] = {}
     for document in documents:
         for gold in (document.document_id, document.document_id.removesuffix(f":{CONTEXT_LANGUAGE}")):
             if gold in wanted:
                 found[gold] = document
     missing = sorted(wanted - found.keys())
+    if missing and context_language == NATIVE:
+        raise BadData(
+            f"{len(missing)} gold documents are not in the language of their questions, first {missing[0]!r}",
+            remedy="Use --context-language en.",
+        )
     if missing:
         raise BadData(
             f"{len(missing)} gold documents are not in the corpus, first {missing[0]!r}",
@@ -94,8 +118,15 @@ def gold_documents(questions: Iterable[Question], documents: Iterable[Document])
     return found
 
 
-def oracle_contexts(questions: Sequence[Question], gold: Mapping[str, Document]) -> list[Context]:
+def oracle_contexts(
+    questions: Sequence[Question], gold: Mapping[str, Document], context_language: str = CONTEXT_LANGUAGE
+) -> list[Context]:
     """The gold documents of each question as its context.
+
+    Args:
+        questions: The questions.
+        gold: What `gold_documents` found in this language.
+        context_language: One of `LANGUAGES`.
 
     Raises:
         BadData: A question names no gold document.
@@ -104,28 +135,35 @@ def oracle_contexts(questions: Sequence[Question], gold: Mapping[str, Document])
     for question in questions:
         if not question.gold:
             raise BadData("names no gold document", where=question.question_id, remedy="Leave out the oracle settings.")
-        passages = tuple(_passage(gold[name], gold[name].document_id) for name in question.gold)
+        names = gold_names(question, context_language)
+        passages = tuple(_passage(gold[name], gold[name].document_id) for name in names)
         contexts.append(
             Context(question_id=question.question_id, query="", passages=passages, scores=(1.0,) * len(passages))
         )
     return contexts
 
 
-def irrelevant_contexts(questions: Sequence[Question], gold: Mapping[str, Document]) -> list[Context]:
+def irrelevant_contexts(
+    questions: Sequence[Question], gold: Mapping[str, Document], context_language: str = CONTEXT_LANGUAGE
+) -> list[Context]:
     """For each question as many gold documents as it has itself, but those of other questions, drawn by a hash.
 
     Args:
         questions: The questions.
-        gold: Gold id to document, for all questions of the run.
+        gold: What `gold_documents` found in this language, for all questions of the run.
+        context_language: One of `LANGUAGES`; with `native` the documents drawn are in the question's language.
 
     Raises:
         BadData: A question names no gold document, or there are too few others.
     """
-    names = sorted(gold)
+    by_language: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(gold):
+        by_language[gold[name].language if context_language == NATIVE else ""].append(name)
     contexts = []
     for question in questions:
         draw = random.Random(f"irrelevant:{question.question_id}")  # noqa: S311 - repeatable, nothing secret
-        others = [name for name in names if name not in question.gold]
+        names = by_language[question.language if context_language == NATIVE else ""]
+        others = [name for name in names if name not in gold_names(question, context_language)]
         if not 0 < len(question.gold) <= len(others):
             raise BadData(
                 f"{len(question.gold)} gold documents, {len(others)} of other questions",
@@ -142,15 +180,20 @@ def irrelevant_contexts(questions: Sequence[Question], gold: Mapping[str, Docume
 
 
 def queries(
-    setting: str, questions: Sequence[Question], gold: Mapping[str, Document], captions: Mapping[str, str]
+    setting: str,
+    questions: Sequence[Question],
+    gold: Mapping[str, Document],
+    captions: Mapping[str, str],
+    context_language: str = CONTEXT_LANGUAGE,
 ) -> list[Query]:
     """The search query of each question in a retrieving setting.
 
     Args:
         setting: One that `retrieves`.
         questions: The questions.
-        gold: Gold id to document, for `oracle_query`.
+        gold: What `gold_documents` found in this language, for `oracle_query`.
         captions: Image to caption, for `caption_query`.
+        context_language: One of `LANGUAGES`.
 
     Raises:
         UsageError: The setting needs an image that a question does not have.
@@ -160,7 +203,7 @@ def queries(
     made = []
     for question in questions:
         if setting == ORACLE_QUERY:
-            texts = [question.question, *(gold[name].text for name in question.gold)]
+            texts = [question.question, *(gold[name].text for name in gold_names(question, context_language))]
             made.append(Query(text="\n".join(texts), image=None))
             continue
         if question.image is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, retrieves
 from m4rag.bench.joined import answer_at, question_at, right
+from m4rag.bench.option_order import shown_order
 from m4rag.bench.runs import Passage
 from m4rag.errors import BadData
 from m4rag.schema import Answer, Question
@@ -45,12 +46,14 @@ class Example:
     Attributes:
         question: The question.
         outcome: One of the five outcomes of this module.
+        order: The option, as a 0-based place in the dataset, at each position that was shown.
         answers: One per setting, in the plan's order.
         passages: Setting to what the model was shown, best first; only settings that showed something.
     """
 
     question: Question
     outcome: str
+    order: tuple[int, ...]
     answers: tuple[Answer, ...]
     passages: dict[str, tuple[Shown, ...]]
 
@@ -61,6 +64,7 @@ def choose_examples(
     passages: pa.Table,
     script: Callable[[str], str],
     limit: int = EXAMPLES,
+    option_order: int | None = None,
 ) -> list[Example]:
     """Pick and load the examples.
 
@@ -70,6 +74,7 @@ def choose_examples(
         passages: All passages shown.
         script: Language code to script code.
         limit: How many at most.
+        option_order: Seed of the order that options were shown in, None for the dataset's.
 
     Returns:
         The examples, retrieval's effects first.
@@ -90,6 +95,7 @@ def choose_examples(
         Example(
             question=question,
             outcome=outcome,
+            order=shown_order(option_order, question.question_id, len(question.options)),
             answers=tuple(given),
             passages={answer.setting: _shown(question, answer, texts) for answer in given if answer.retrieved},
         )

@@ -168,7 +168,7 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
     questions = read_folder_table(folder / "questions", Question)
     answers = answers_by_setting(folder, plan, questions)
     passages = shown_passages(folder, answers.values())
-    examples = choose_examples(questions, answers, passages, _script)
+    examples = choose_examples(questions, answers, passages, _script, option_order=plan.option_order)
     columns = [
         Column(
             number,

@@ -17,6 +17,7 @@ from m4rag.bench.contexts import (
     CAPTION_QUERY,
     CONTEXT_LANGUAGE,
     IRRELEVANT,
+    NATIVE,
     ORACLE,
     TEXT_ONLY,
     Search,
@@ -28,6 +29,7 @@ from m4rag.bench.contexts import (
     retrieves,
 )
 from m4rag.bench.durable import Report, work
+from m4rag.bench.option_order import shown_order
 from m4rag.bench.runs import Caption, Context, Passage, RunPlan
 from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Answer, Document, Question, Retrieved, Status
@@ -69,7 +71,7 @@ def write_contexts(
     Args:
         folder: The run folder, with its questions (and captions, for `caption_query`).
         plan: The run.
-        gold: Gold id to document.
+        gold: Gold documents by name (`m4rag.bench.contexts.gold_documents`).
         searches: Setting to search function, for the settings that retrieve.
         progress: Called with finished questions.
     """
@@ -78,8 +80,9 @@ def write_contexts(
 
         def contexts(questions: list[Question], setting: str = setting) -> list[Context]:
             if not retrieves(setting):
-                return (irrelevant_contexts if setting == IRRELEVANT else oracle_contexts)(questions, gold)
-            asked = queries(setting, questions, gold, captions)
+                make = irrelevant_contexts if setting == IRRELEVANT else oracle_contexts
+                return make(questions, gold, plan.context_language)
+            asked = queries(setting, questions, gold, captions, plan.context_language)
             return retrieved_contexts(questions, asked, searches[setting])
 
         map_folder(
@@ -176,23 +179,30 @@ async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
     from m4rag.vlm.client import RequestRefused
     from m4rag.vlm.images import read_image
     from m4rag.vlm.parsing import parse
-    from m4rag.vlm.prompts import answer_schema, render_question
+    from m4rag.vlm.prompts import answer_schema, render_question, words_for
 
     question = task.question
+    order = shown_order(plan.option_order, question.question_id, len(question.options))
+    prompt_language = words_for(plan.prompt_language, question.language)
     passages = task.context.passages if task.context else ()
     with_image = plan.images == "all" and task.setting != TEXT_ONLY and question.image is not None
     common = {
         "question_id": question.question_id,
         "setting": task.setting,
         "model": plan.model.name,
-        "prompt_language": plan.prompt_language,
-        "context_language": _context_language(task),
+        "prompt_language": prompt_language,
+        "context_language": _context_language(task, plan),
         "retrieved": tuple(
             Retrieved(chunk_id=passage.chunk_id, score=score)
             for passage, score in zip(passages, task.context.scores if task.context else (), strict=True)
         ),
     }
-    prompt = render_question(question.question, question.options, [passage.text for passage in passages])
+    prompt = render_question(
+        question.question,
+        [question.options[place] for place in order],
+        [passage.text for passage in passages],
+        prompt_language,
+    )
     try:
         completion = await client.generate(
             prompt,
@@ -208,7 +218,7 @@ async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
     parsed = parse(completion.text, len(question.options), completion.finish_reason)
     return Answer(
         **common,
-        choice=parsed.choice,
+        choice=None if parsed.choice is None else order[parsed.choice],
         status=parsed.status,
         raw=completion.text,
         prompt_tokens=completion.prompt_tokens,
@@ -217,10 +227,12 @@ async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
     )
 
 
-def _context_language(task: Task) -> str:
+def _context_language(task: Task, plan: RunPlan) -> str:
     if not has_context(task.setting):
         return ""
-    return CONTEXT_LANGUAGE if task.setting in (ORACLE, IRRELEVANT) else "mixed"
+    if task.setting not in (ORACLE, IRRELEVANT):
+        return "mixed"
+    return task.question.language if plan.context_language == NATIVE else CONTEXT_LANGUAGE
 
 
 def _key(task: Task) -> Key:

@@ -24,6 +24,8 @@ from m4rag.manifests import digest, write_atomic
 from m4rag.schema import Row, Status
 
 PLAN = "plan.json"
+LATER = ("context_language", "option_order")
+"""Choices of a plan that earlier versions did not have."""
 
 
 class Passage(Row):
@@ -138,7 +140,9 @@ class RunPlan(BaseModel):
         decoding: Temperature, maximum tokens, seed, constrained or not.
         k: Passages shown to the model.
         indexes: Setting to index identity, for the settings that retrieve.
-        prompt_language: Language of the instructions.
+        prompt_language: Language of the instructions: `en`, or `native` for that of each question.
+        context_language: Language of the gold documents: `en`, or `native` for that of each question.
+        option_order: Seed of the order that options are shown in; None for the dataset's order.
         command: The command line that repeats this run.
         inputs: Name to sha256 of the files read.
     """
@@ -156,13 +160,17 @@ class RunPlan(BaseModel):
     k: int
     indexes: dict[str, IndexIdentity] = Field(default_factory=dict)
     prompt_language: str = "en"
+    context_language: str = "en"
+    option_order: int | None = None
     command: str = ""
     inputs: dict[str, str] = Field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         """Digest of all that determines the answers (not of the command line that was typed)."""
-        return digest(self.model_dump(mode="json", exclude={"command"}))
+        # Choices that came later count only where they were made: runs from before keep their names.
+        later = {name for name in LATER if getattr(self, name) == RunPlan.model_fields[name].default}
+        return digest(self.model_dump(mode="json", exclude={"command", *later}))
 
     @classmethod
     def read(cls, folder: Path) -> RunPlan:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, has_context
+from m4rag.bench.option_order import shown_order
 from m4rag.bench.paired import Difference, against
 from m4rag.bench.positions import Positions, positions
 from m4rag.bench.statistics import (
@@ -61,7 +62,7 @@ class SettingScores(BaseModel):
         latency_p95_ms: 95th percentile of it.
         prompt_tokens: Tokens in, summed.
         completion_tokens: Tokens out, summed.
-        positions: Where the chosen and the right options stand; None if no answer is valid, and in scores that an
+        positions: Where the chosen and the right options stood; None if no answer is valid, and in scores that an
             earlier version wrote.
         effect: What context gives: accuracy minus that of `no_rag`, question by question, p adjusted over the run's
             settings with context. None for settings without context, in runs without `no_rag`, and in scores that an
@@ -114,6 +115,7 @@ class Asked:
         positions: Question id to row.
         gold: 0-based gold index, shape (rows,).
         options: Number of options, shape (rows,).
+        shown: Position that each of the dataset's options was shown at, shape (rows, most options).
         groups: Image of each row as a number from 0, shape (rows,).
         partitions: Dimension to breakdown.
     """
@@ -121,6 +123,7 @@ class Asked:
     positions: dict[str, int]
     gold: np.ndarray
     options: np.ndarray
+    shown: np.ndarray
     groups: np.ndarray
     partitions: dict[str, Partition]
 
@@ -134,12 +137,19 @@ class Asked:
         """Distinct images."""
         return int(self.groups.max()) + 1
 
+    @property
+    def gold_shown(self) -> np.ndarray:
+        """Position that the gold option was shown at, shape (rows,)."""
+        gold: np.ndarray = self.shown[range(self.n), self.gold]
+        return gold
+
 
 def score(
     questions: Sequence[Question],
     answers: Sequence[Answer],
     *,
     images: str = "all",
+    option_order: int | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Scores:
@@ -149,6 +159,8 @@ def score(
         questions: All questions that were asked, of one dataset.
         answers: The answers of all settings, in any order.
         images: `all` or `none`, as the run had it; the setting `text_only` never has images.
+        option_order: Seed of the order that options were shown in, as the run had it; what is about positions is
+            about these.
         resamples: Bootstrap resamples.
         seed: Seed of the bootstrap.
 
@@ -161,7 +173,7 @@ def score(
     datasets = {question.dataset for question in questions}
     if len(datasets) != 1:
         raise BadData(f"questions of {len(datasets)} datasets", remedy="Score one dataset at a time.")
-    asked = _columns(questions)
+    asked = _columns(questions, option_order)
     by_setting: dict[str, list[Answer]] = {}
     for answer in answers:
         by_setting.setdefault(answer.setting, []).append(answer)
@@ -179,7 +191,7 @@ def score(
         questions=asked.n,
         baselines={
             "random": random_baseline(asked.options, asked.images),
-            "majority": majority_baseline(asked.gold, asked.groups, resamples, seed),
+            "majority": majority_baseline(asked.gold_shown, asked.groups, resamples, seed),
             "text_only": _text_only(settings),
         },
         settings=settings,
@@ -243,7 +255,7 @@ def macro_estimate(sums: Sums, draws: np.ndarray, images: int) -> Estimate:
     return estimate(float(macro(sums.means())), macro(draws), int(sums.rows.sum()), images)
 
 
-def _columns(questions: Sequence[Question]) -> Asked:
+def _columns(questions: Sequence[Question], option_order: int | None) -> Asked:
     import numpy as np
 
     positions = {question.question_id: row for row, question in enumerate(questions)}
@@ -256,9 +268,22 @@ def _columns(questions: Sequence[Question]) -> Asked:
         positions=positions,
         gold=np.array([question.answer_index for question in questions]),
         options=np.array([len(question.options) for question in questions]),
+        shown=_shown(questions, option_order),
         groups=np.unique([question.group for question in questions], return_inverse=True)[1],
         partitions=_partitions(questions, varieties),
     )
+
+
+def _shown(questions: Sequence[Question], option_order: int | None) -> np.ndarray:
+    """Position that each of the dataset's options was shown at, shape (questions, most options)."""
+    import numpy as np
+
+    shown = np.tile(np.arange(max(len(question.options) for question in questions)), (len(questions), 1))
+    if option_order is not None:
+        for row, question in enumerate(questions):
+            order = shown_order(option_order, question.question_id, len(question.options))
+            shown[row, list(order)] = range(len(order))
+    return shown
 
 
 def _partitions(questions: Sequence[Question], varieties: Sequence[Variety]) -> dict[str, Partition]:
@@ -313,7 +338,10 @@ def _score_setting(
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         completion_tokens=sum(answer.completion_tokens for answer in answers),
         positions=positions(
-            choices[valid], asked.gold[rows][valid], asked.groups[rows][valid], int(asked.options.max())
+            asked.shown[rows, choices][valid],
+            asked.gold_shown[rows][valid],
+            asked.groups[rows][valid],
+            int(asked.options.max()),
         ),
     )
 

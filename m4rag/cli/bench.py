@@ -45,6 +45,16 @@ def run_command(
     ] = None,
     k: Annotated[int, typer.Option("-k", help="Passages shown to the model.")] = 5,
     max_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 512,
+    prompt_language: Annotated[
+        str, typer.Option(help="en, or native for instructions in the language of each question.")
+    ] = "en",
+    context_language: Annotated[
+        str, typer.Option(help="en, or native for gold documents in the language of each question.")
+    ] = "en",
+    option_order: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", help="Show each question's options in an order drawn with this seed."),
+    ] = None,
     vlm_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible server. Default: M4RAG_VLM_URL, else an embedded one.")
     ] = None,
@@ -76,6 +86,9 @@ def run_command(
         multimodal=dict(_pair(text) for text in multimodal_index or []),
         k=k,
         max_tokens=max_tokens,
+        prompt_language=prompt_language,
+        context_language=context_language,
+        option_order=option_order,
         command=shlex.join(["m4rag", *sys.argv[1:]]),
     )
     check(request)

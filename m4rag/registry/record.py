@@ -160,6 +160,8 @@ def _params(plan: RunPlan) -> dict[str, str]:
         "model.max_model_len": model.max_model_len or "unknown",
         "prompts.digest": plan.prompts_digest,
         "prompts.language": plan.prompt_language,
+        "prompts.context_language": plan.context_language,
+        "prompts.option_order": "dataset" if plan.option_order is None else plan.option_order,
         "retrieval.k": plan.k,
     }
     params |= {f"decoding.{name}": json.dumps(value) for name, value in plan.decoding.items()}

@@ -1,0 +1,63 @@
+"""A server that speaks vLLM's protocol and answers each question by what its options say, not by where they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiohttp import web
+
+NUMBERED = re.compile(r"^\d\. (.*)$", re.MULTILINE)
+
+
+def preferred(options: list[str]) -> int:
+    """Position of the option with the smallest hash."""
+    return min(range(len(options)), key=lambda place: hashlib.sha256(options[place].encode()).digest())
+
+
+@contextmanager
+def content_server() -> Iterator[tuple[str, list[str]]]:
+    """Base URL of the server, and the prompts it was given so far."""
+    prompts: list[str] = []
+
+    async def models(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
+
+    async def completions(request: web.Request) -> web.Response:
+        content = (await request.json())["messages"][0]["content"]
+        prompt = content if isinstance(content, str) else content[-1]["text"]
+        prompts.append(prompt)
+        said = json.dumps({"explanation": "", "answer": preferred(NUMBERED.findall(prompt)) + 1})
+        return web.json_response(
+            {
+                "choices": [{"message": {"content": said}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+            }
+        )
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start() -> web.AppRunner:
+        app = web.Application(client_max_size=2**26)
+        app.router.add_get("/v1/models", models)
+        app.router.add_post("/v1/chat/completions", completions)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    runner = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", prompts
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
