@@ -31,6 +31,7 @@ from m4rag.datasets.worldcuisines import question_ids
 from m4rag.errors import BadData, UsageError
 from m4rag.languages import lookup
 from m4rag.schema import Status
+from m4rag.vlm import parsing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,12 +227,23 @@ def published(text: str, options: Sequence[str]) -> int | None:  # noqa: ARG001 
     return _integer(found[1]) if found else None
 
 
+def paper_parity(text: str, options: Sequence[str]) -> int | None:  # noqa: ARG001 - nor do these
+    """The rules of the published M4-RAG evaluation: see `m4rag.vlm.parsing.paper_parity`."""
+    return parsing.paper_parity(text)
+
+
 def strict(text: str, options: Sequence[str]) -> int | None:
-    """Our rules: the whole answer must be an option's number, its text, or both in agreement.
+    """Our rules: the whole answer must be an option's number, its text, or both in agreement, or a JSON object.
 
     `3`, `3.`, `(3)`, `3.0`, `Pho` and `3. Pho` are read; a sentence that happens to hold a digit is not, nor is a text
-    that two options share. Texts are compared after NFKC, case folding and without punctuation around them.
+    that two options share. Texts are compared after NFKC, case folding and without punctuation around them. Thinking
+    is no answer, and of JSON objects the last one counts, as in runs (`m4rag.vlm.parsing.parse`).
     """
+    stated = parsing.stated_number(text)
+    return _number_or_text(parsing.after_thinking(text), options) if stated is None else stated
+
+
+def _number_or_text(text: str, options: Sequence[str]) -> int | None:
     number = _integer(text)
     if number is not None and 1 <= number <= len(options):
         return number
@@ -250,7 +262,7 @@ def strict(text: str, options: Sequence[str]) -> int | None:
     return None
 
 
-PARSERS: dict[str, Parser] = {"published": published, "strict": strict}
+PARSERS: dict[str, Parser] = {"published": published, "paper-parity": paper_parity, "strict": strict}
 LOOK_AT_OPTIONS = frozenset({"strict"})
 
 

@@ -28,28 +28,37 @@ def score_command(
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset the predictions answer.")] = "worldcuisines",
     items: Annotated[Path | None, typer.Option("--items", help="File or folder of its questions.")] = None,
     parser: Annotated[
-        str, typer.Option("--parser", help="published: as the dataset's authors read answers; strict: ours.")
-    ] = "published",
+        str | None,
+        typer.Option(
+            "--parser",
+            help="published: as WorldCuisines' authors read answers; paper-parity: as M4-RAG's do; strict: ours. "
+            "Default: published for predictions, strict for runs.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Score a run again, or predictions made elsewhere, with 95 % intervals over images. No model is asked.
 
-    Predictions are reported by prompt type and variety.
+    Predictions are reported by prompt type and variety. A run's own scores are those by the strict rules: by other
+    rules they are only printed.
     """
     if run is not None and predictions is None:
         from m4rag.bench.benchmark import finish
+        from m4rag.bench.reread import score_by_published_rules
         from m4rag.bench.runs import RunPlan
         from m4rag.cli.results import print_results
 
         images = RunPlan.read(run).images
-        finished = finish(run)
+        if parser not in (None, "strict", "paper-parity"):
+            raise UsageError(f"no parser {parser!r} for runs", remedy="Use strict or paper-parity.")
+        finished = score_by_published_rules(run) if parser == "paper-parity" else finish(run)
         emit(finished.model_dump(mode="json"), json, lambda console: print_results(finished, images, console))
         return
     if predictions is None or run is not None:
         raise UsageError("name a run folder, or --predictions FILE with --items FILE")
     from m4rag.bench.predictions import score_predictions
 
-    scores = score_predictions(dataset, items, predictions, parser)
+    scores = score_predictions(dataset, items, predictions, parser or "published")
     emit(scores.payload(), json, lambda console: render(scores, console))
 
 

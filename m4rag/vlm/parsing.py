@@ -1,4 +1,7 @@
-"""Read the chosen option out of a model's text: strict, total, and never silent about why there is none."""
+"""Read the chosen option out of a model's text: strict, total, and never silent about why there is none.
+
+Beside our rules stand those that the published numbers of M4-RAG were read with, for comparison only.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,10 @@ REFUSAL = re.compile(
     r"|as an AI(?: language)? (?:model|assistant))\b",
     re.IGNORECASE,
 )
+
+# What the published parser falls back on: the first of these, wherever it stands.
+PUBLISHED = re.compile(r"""["']?answer["']?\s*:\s*["']?(\d+)""")
+PLAIN = re.compile(r"0|[1-9][0-9]{0,8}")
 
 # Control characters inside strings are lenient: vLLM's grammar lets a model write them raw.
 DECODER = json.JSONDecoder(strict=False)
@@ -53,7 +60,7 @@ def parse(text: str, n_options: int, finish_reason: str | None = "stop") -> Pars
     """
     if finish_reason in REFUSING_REASONS:
         return Parsed(None, Status.REFUSED)
-    said = _after_thinking(text)
+    said = after_thinking(text)
     found, unfinished = _last_object(said)
     if finish_reason == "length" and (found is None or unfinished):
         return Parsed(None, Status.TRUNCATED)
@@ -65,7 +72,29 @@ def parse(text: str, n_options: int, finish_reason: str | None = "stop") -> Pars
     return Parsed(None, Status.REFUSED if REFUSAL.search(said) else Status.UNPARSABLE)
 
 
-def _after_thinking(text: str) -> str:
+def stated_number(text: str) -> int | None:
+    """The integer that the last JSON object after any thinking block gives as its answer, an option or not."""
+    found, _ = _last_object(after_thinking(text))
+    return None if found is None else _integer(_answer(found))
+
+
+def paper_parity(text: str) -> int | None:
+    """The number that the published evaluation of M4-RAG reads, not yet checked against the options. Never raises.
+
+    The whole text as a JSON object whose answer, as text, is a plain number; else, if the text is no JSON at all, the
+    first `answer: <digits>` in it, be it in a thought, in an explanation or cut off. Its faults are kept on purpose.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        match = PUBLISHED.search(text)
+        said = match[1] if match else ""
+    else:
+        said = str(found.get(ANSWER)) if isinstance(found, dict) else ""
+    return int(said) if PLAIN.fullmatch(said) else None
+
+
+def after_thinking(text: str) -> str:
     """What follows the last thinking block; nothing, if a block was opened and never closed."""
     said = text.rpartition(THINKING_ENDS)[2]
     return "" if THINKING_STARTS in said else said

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m4rag.schema import Status
-from m4rag.vlm.parsing import Parsed, parse
+from m4rag.vlm.parsing import Parsed, paper_parity, parse, stated_number
 
 FENCE = "```"
 
@@ -46,6 +46,56 @@ REFUSED = Parsed(None, Status.REFUSED)
 )
 def test_what_the_published_parser_was_run_on(text: str, expected: Parsed) -> None:
     assert parse(text, 5, "stop") == expected
+
+
+# The same rows as the published parser was seen to read them. None counts as wrong, whatever it became on the way.
+@pytest.mark.parametrize(
+    ("fault", "text", "expected"),
+    [
+        ("none: a clean object", '{"explanation": "Thin dough", "answer": 3}', 3),
+        ("none: a number as text", '{"explanation": "Thin dough", "answer": "3"}', 3),
+        ("none: fenced", f'{FENCE}json\n{{"explanation": "x", "answer": 3}}\n{FENCE}', 3),
+        (
+            "the first match wins over the final object",
+            'I think "answer": 1</think>{"explanation": "x", "answer": 3}',
+            1,
+        ),
+        ("the first of two objects wins", '{"answer": 1} or rather {"answer": 3}', 1),
+        ("an option's text behind its number", '{"answer": "3. Foo"}', None),
+        ("which is read inside a fence", f'{FENCE}\n{{"answer": "3. Foo"}}\n{FENCE}', 3),
+        ("a float", '{"answer": 3.0}', None),
+        ("null becomes the text None", '{"answer": null}', None),
+        ("a list", '[{"answer": 3}]', None),
+        ("a bare number", "3", None),
+        ("prose", "The answer is 3", None),
+        ("a capital letter", "Answer: 2", None),
+        ("a cut off explanation that mentions an answer", '{"explanation": "1 is out, so answer: 4 is', 4),
+        ("out of range and not flagged", '{"answer": 7}', 7),
+        ("true", '{"answer": true}', None),
+        ("leading zero", '{"answer": "03"}', None),
+        ("nested", '{"result": {"answer": 2}}', None),
+        ("digits of another script", '{"answer": "३"}', None),
+        ("thousands of digits", '{"answer": ' + "9" * 5000 + "}", None),
+        ("thousands of brackets", "[" * 100_000, None),
+        ("nothing", "", None),
+    ],
+)
+def test_paper_parity_keeps_the_fault(fault: str, text: str, expected: int | None) -> None:
+    assert paper_parity(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('<think>{"answer": 1}</think>{"answer": 2}', 2),
+        ('{"answer": 9}', 9),
+        ('{"answer": "Foo"}', None),
+        ('<think>{"answer": 1}', None),
+        ("2", None),
+    ],
+)
+def test_the_number_that_an_object_states(text: str, expected: int | None) -> None:
+    assert stated_number(text) == expected
 
 
 def test_a_cut_off_explanation_that_mentions_an_answer_is_no_answer() -> None:
@@ -182,6 +232,7 @@ PIECES = st.one_of(
 def test_it_never_raises_and_never_accepts_an_option_that_is_not_there(
     text: str, n_options: int, finish: str | None
 ) -> None:
+    assert isinstance(paper_parity(text), int | None)
     parsed = parse(text, n_options, finish)
     if parsed.status is Status.OK:
         assert parsed.choice is not None

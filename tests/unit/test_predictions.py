@@ -49,7 +49,13 @@ OPTIONS = ("Phở", "Crème brûlée", "Bún chả", "7 Up", "Bún chả cá")
         ("The answer is 3", 3, None),
         ("It is from 1950, so option 2", 1950, None),
         ("根据图片,选项2", 2, None),
-        ('{"explanation": "not 1", "answer": 3}', 1, None),
+        # JSON, as a chat model answers; thinking is no answer.
+        ('{"explanation": "not 1", "answer": 3}', 1, 3),
+        ('<think>{"answer": 1}</think>```json\n{"answer": "2. Crème brûlée"}\n```', 1, 2),
+        ("<think>1 or 2?</think>3", 1, 3),
+        ("<think>1 or 2?", 1, None),
+        ('{"answer": 17}', 17, 17),
+        ('{"answer": null}', None, None),
         # An option by its text scores only with ours.
         ("Phở", None, 1),
         ("phở.", None, 1),
