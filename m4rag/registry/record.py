@@ -25,6 +25,7 @@ from m4rag.bench.runs import PLAN, RunPlan
 from m4rag.bench.scoring import Scores
 from m4rag.errors import Unavailable, UsageError
 from m4rag.manifests import Manifest, digest
+from m4rag.registry.prompts import LINKED, linked, prompts_of, register_prompt
 from m4rag.registry.scalars import scalars
 from m4rag.registry.tables import run_tables
 from m4rag.registry.tracking import database, open_experiment, public, tracking
@@ -72,6 +73,7 @@ class Recorded:
 class _Contents:
     run_digest: str
     name: str
+    prompts: dict[str, str]
     metrics: dict[str, float]
     params: dict[str, str]
     tags: dict[str, str]
@@ -82,6 +84,8 @@ class _Contents:
 
 def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
     """Record a finished, scored run in MLflow; the same run again updates the same MLflow run.
+
+    The prompts it was asked with are registered as MLflow prompts, a version a text, and linked to it.
 
     Inside a Kubeflow pipeline task whose MLflow plugin has opened a run (MLFLOW_RUN_ID), that run is used and left
     open for the plugin to close; `experiment` then plays no part.
@@ -113,6 +117,7 @@ def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
         contents = _Contents(
             run_digest=run_digest,
             name=f"{plan.dataset} {plan.model.name} {run_digest[:8]}",
+            prompts=prompts_of(run_folder, plan),
             metrics=chosen.values,
             params=_params(plan),
             tags=_tags(run_folder, plan, scores, relevance, run_digest, chosen.left_out),
@@ -270,6 +275,9 @@ def _write(client: MlflowClient, run: Run, contents: _Contents) -> None:
         synchronous=True,
     )
     client.log_inputs(run_id, datasets=[_dataset(*given, contents.rows) for given in contents.inputs])
+    if contents.prompts:
+        versions = [register_prompt(client, *prompt) for prompt in contents.prompts.items()]
+        client.set_tag(run_id, LINKED, linked(versions))
     for folder, files in contents.files.items():
         for file in files:
             client.log_artifact(run_id, str(file), folder or None)

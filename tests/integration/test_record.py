@@ -21,8 +21,12 @@ from run_folders import MARKUP, write_judgements, write_run
 
 from m4rag.bench.runs import RunPlan
 from m4rag.errors import BadData, Unavailable, UsageError
+from m4rag.manifests import Manifest
 from m4rag.registry.record import RUN_DIGEST, record
 from m4rag.registry.scalars import metric_key
+from m4rag.schema import Answer
+from m4rag.shards import read_folder, write_folder
+from m4rag.vlm import prompts
 
 TABLE_NAMES = {"settings", "answers", "passages", "per_question", "by_language", "breakdowns"}
 
@@ -352,3 +356,50 @@ def test_a_server_keeps_the_record_and_an_outage_loses_nothing(
     local = record(run, tracking_uri=store, experiment="local")
     assert local.ui_command == f"mlflow ui --backend-store-uri {store}"
     assert server.artifact(local.run_id, "report.html") == (run / "report.html").read_bytes()
+
+
+def asked_in(run: Path, languages: tuple[str, ...]) -> None:
+    """Make a run look as if its questions had been asked in these languages, with today's prompts."""
+    answers = list(read_folder(run / "answers", Answer))
+    rows = [
+        row.model_copy(update={"prompt_language": languages[number % len(languages)]})
+        for number, row in enumerate(answers)
+    ]
+    made_by = Manifest(kind="answers", command="bench run", config={"languages": list(languages)})
+    shutil.rmtree(run / "answers")
+    write_folder(run / "answers", Answer, rows, made_by)
+    RunPlan.read(run).model_copy(update={"prompts_digest": prompts.digest(languages)}).write(run)
+
+
+def test_prompts_are_registered_once_for_each_text_and_linked_to_the_run(
+    store: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_in(run, ("en", "yo"))
+    first = record(run, tracking_uri=store, experiment="prompts")
+    record(run, tracking_uri=store, experiment="prompts")
+    connected = client(store)
+    held = {}
+    for code in ("en", "yo"):
+        (version,) = connected.search_prompt_versions(f"m4rag-question-{code}")
+        held[code] = version
+        assert version.template == prompts.question_template(code)
+    expected = [{"name": f"m4rag-question-{code}", "version": str(held[code].version)} for code in ("en", "yo")]
+    assert json.loads(connected.get_run(first.run_id).data.tags["mlflow.linkedPrompts"]) == expected
+
+    changed = tmp_path / "templates"
+    shutil.copytree(prompts.TEMPLATES, changed)
+    words = changed / prompts.WORDS / "yo.toml"
+    words.write_text(words.read_text().replace("Ìbéèrè", "Ìbéérè"))
+    monkeypatch.setattr(prompts, "TEMPLATES", changed)
+    # The run was asked with other words than these, so there is nothing to register for it.
+    record(run, tracking_uri=store, experiment="prompts")
+    assert len(connected.search_prompt_versions("m4rag-question-yo")) == 1
+
+    asked_in(run, ("yo",))
+    second = record(run, tracking_uri=store, experiment="prompts")
+    assert second.run_id != first.run_id
+    assert len(connected.search_prompt_versions("m4rag-question-yo")) == 2
+    assert len(connected.search_prompt_versions("m4rag-question-en")) == 1
+    (link,) = json.loads(connected.get_run(second.run_id).data.tags["mlflow.linkedPrompts"])
+    assert (link["name"], link["version"]) == ("m4rag-question-yo", "2")
+    assert list((tmp_path / "cwd").iterdir()) == []
