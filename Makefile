@@ -39,7 +39,7 @@ $(READY): pyproject.toml requirements/lock.txt requirements/torch.txt
 	@touch $@
 
 .PHONY: demo
-demo: setup  ## Run the whole loop on the embedded sample and open the way to its report
+demo: setup  ## Run the whole loop on the embedded museum benchmark; says where its report is
 	$(call say,Running the demo: index - models - benchmark - MLflow - report)
 	@$(BIN)/m4rag demo
 
@@ -79,6 +79,14 @@ lock: setup  ## Resolve requirements/lock.txt again from pyproject.toml
 		--overrides requirements/overrides.txt --no-emit-package torch --no-emit-package torchvision \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 		--output-file requirements/lock.txt
+
+.PHONY: models
+models: setup  ## Train the reference models again, measure them, write their cards (about two hours on two cores)
+	$(call say,Training)
+	@$(BIN)/m4rag train vlm --recipe nano --out m4rag/models
+	@$(BIN)/m4rag train retriever --recipe nano --out m4rag/models
+	$(call say,Measuring on held-out questions through vLLM)
+	@$(BIN)/python hack/measure_models.py
 
 .PHONY: golden
 golden: setup  ## Regenerate the golden files; look at the diff

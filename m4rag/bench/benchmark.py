@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from m4rag import models
 from m4rag.bench import runner
 from m4rag.bench.contexts import (
     CAPTION_QUERY,
@@ -157,7 +158,7 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
         def ask(work: Callable[[VlmClient], Awaitable[T]]) -> T:
             return asyncio.run(with_client(settings, vlm_url, work))
 
-        model = ask(identify)
+        model = ask(lambda client: identify(client, request.dataset))
         plan = _plan(request, questions, inputs, model, indexes, prompts_digest)
         folder = request.output or settings.home / "runs" / f"{request.dataset}-{short(plan.digest)}"
         runner.prepare(folder, plan, questions)
@@ -243,10 +244,13 @@ def _gold(request: Request, questions: list[Question]) -> Mapping[str, Document]
     return gold_documents(questions, read_folder(request.documents, Document), request.context_language)
 
 
-async def identify(client: VlmClient) -> ModelIdentity:
-    """Which model a server serves, with a digest of its weights where they are readable from here."""
-    from m4rag.vlm import standin
+async def identify(client: VlmClient, dataset: str) -> ModelIdentity:
+    """Which model a server serves, with a digest of its weights where they are readable from here.
 
+    Args:
+        client: Of the server.
+        dataset: What the model is asked about: a reference model that never learned it gets a note.
+    """
     served = await client.model()
     folder = Path(served.root)
     weights = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))} if folder.is_dir() else {}
@@ -256,7 +260,7 @@ async def identify(client: VlmClient) -> ModelIdentity:
         root=folder.name if folder.is_dir() else served.root,
         weights_digest=digest(weights) if weights else None,
         max_model_len=served.max_model_len,
-        note=standin.NOTE if served.name == standin.NAME else None,
+        note=models.note(served.name, dataset),
     )
 
 

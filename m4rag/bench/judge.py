@@ -53,7 +53,7 @@ def judge_run(
     wanted = pairs(run_folder, plan)
 
     async def judging(client: VlmClient) -> None:
-        judge = await identify(client)
+        judge = await identify(client, plan.dataset)
         log = JudgementLog(run_folder / JUDGEMENTS, _made_by(run_folder, plan, judge, with_answer))
         judged = {key for key, row in log.read().items() if row.status is Status.OK}
         waiting = [pair for pair in wanted if pair.key not in judged]

@@ -41,7 +41,7 @@ def fit_command(
     from m4rag.policy.model import payload
 
     policy = fit(run, setting)
-    path = output or run / f"policy-{policy.setting.replace(':', '-').replace('/', '-')}.json"
+    path = output or policy.file_in(run)
     policy.write(path)
 
     def render(console: Console) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from m4rag.cli.output import Json, emit, progress, say
+from m4rag import models
+from m4rag.cli.output import Json, emit, progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,8 +22,8 @@ app = typer.Typer(help="Run a vision-language model on this machine.", no_args_i
 @app.command()
 def up(
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint folder or hub id. Default: a stand-in with random weights.")
-    ] = None,
+        str, typer.Option(help="Checkpoint folder or hub id, or a reference model: m4rag-nano-vlm-1m.")
+    ] = models.VLM,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port on loopback. Default: a free one.")] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Context window in tokens. Default: the model's, as far as it fits.")
@@ -34,15 +35,11 @@ def up(
 ) -> None:
     """Start vLLM, wait until it has answered a request with an image, and leave it running."""
     from m4rag.settings import settings
-    from m4rag.vlm import launcher, standin
+    from m4rag.vlm import launcher
 
     home = settings().home
-    if model is None:
-        checkpoint: Path | str = standin.write_standin(home / "models" / standin.NAME)
-        name = standin.NAME
-        say(standin.NOTE)
-    else:
-        checkpoint, name = model, Path(model).resolve().name if Path(model).exists() else model
+    checkpoint: Path | str = models.folder(model) if model in models.NAMES else model
+    name = Path(model).resolve().name if Path(model).exists() else model
     with progress("seconds until the model answers", None) as advance:
         server = launcher.up(
             home, checkpoint, name, port, max_model_len=max_model_len, kv_cache_gib=kv_cache_gib, progress=advance

@@ -183,6 +183,10 @@ class Policy(Content):
             raise BadData("changed since it was fitted: its digest does not match", where=str(path), remedy=remedy)
         return policy
 
+    def file_in(self, run: Path) -> Path:
+        """Where the policy is kept in the folder of its run."""
+        return run / f"policy-{self.setting.replace(':', '-').replace('/', '-')}.json"
+
     def write(self, path: Path) -> None:
         """Write the policy file, atomically."""
         write_atomic(path, self.model_dump_json(indent=2).encode() + b"\n")

@@ -18,10 +18,11 @@ def served(settings: Settings, url: str | None, say: Callable[[str], None]) -> I
         say: Told in one line what is started.
 
     Yields:
-        `url`, else M4RAG_VLM_URL, else the server of `m4rag vlm up`, else one started here with the random stand-in
-        and stopped at the end.
+        `url`, else M4RAG_VLM_URL, else the server of `m4rag vlm up`, else one started here with the larger reference
+        model and stopped at the end.
     """
-    from m4rag.vlm import launcher, standin
+    from m4rag import models
+    from m4rag.vlm import launcher
 
     named = url or settings.vlm_url
     if named is None and (up := launcher.status(settings.home)) is not None:
@@ -29,8 +30,7 @@ def served(settings: Settings, url: str | None, say: Callable[[str], None]) -> I
     if named is not None:
         yield named
         return
-    model = standin.write_standin(settings.home / "models" / standin.NAME)
     log = settings.home / "logs" / "vlm.log"
-    say(f"starting vLLM with {standin.NAME} (log: {log})")
-    with launcher.start(model, served_name=standin.NAME, log=log) as server:
+    say(f"starting vLLM with {models.VLM} (log: {log})")
+    with launcher.start(models.folder(models.VLM), served_name=models.VLM, log=log) as server:
         yield server.url

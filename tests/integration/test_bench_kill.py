@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from m4rag import models
 from m4rag.bench.answers import LOG
 from m4rag.manifests import Manifest
 from m4rag.schema import Answer
@@ -65,7 +66,7 @@ def test_a_killed_run_continues_and_equals_an_undisturbed_one(tmp_path: Path, vl
     url: str = vlm_server.url  # type: ignore[attr-defined]
     ingest(tmp_path / "whole")
     ingest(tmp_path / "killed")
-    # One request at a time: batches that differ could change a random model's choice by a rounding error.
+    # One request at a time: batches that differ could change a model's choice by a rounding error.
     finish(start(tmp_path / "whole", url, answers_at_once=1))
 
     total = QUESTIONS * len(SETTINGS)
@@ -87,13 +88,12 @@ def test_a_killed_run_continues_and_equals_an_undisturbed_one(tmp_path: Path, vl
 
 
 def test_a_model_that_dies_in_the_middle_is_one_line_and_the_same_command_continues(
-    tmp_path: Path, standin: Path
+    tmp_path: Path,
 ) -> None:
     from m4rag.vlm import guard, launcher
-    from m4rag.vlm.standin import NAME
 
     ingest(tmp_path)
-    with launcher.start(standin, served_name=NAME, log=tmp_path / "first.log") as server:
+    with launcher.start(models.folder(models.VLM), served_name=models.VLM, log=tmp_path / "first.log") as server:
         process = start(tmp_path, server.url, answers_at_once=4)
         while answered(tmp_path) < 10 and process.poll() is None:
             time.sleep(0.01)
@@ -107,7 +107,7 @@ def test_a_model_that_dies_in_the_middle_is_one_line_and_the_same_command_contin
     assert server.url in lines[0]
     assert 10 <= kept < QUESTIONS * len(SETTINGS)
 
-    with launcher.start(standin, served_name=NAME, log=tmp_path / "second.log") as server:
+    with launcher.start(models.folder(models.VLM), served_name=models.VLM, log=tmp_path / "second.log") as server:
         finish(start(tmp_path, server.url, answers_at_once=16))
     rows = list(read_folder(run_folder(tmp_path) / "answers", Answer))
     assert len({(row.setting, row.question_id) for row in rows}) == len(rows) == QUESTIONS * len(SETTINGS)

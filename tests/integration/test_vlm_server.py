@@ -6,25 +6,24 @@ import asyncio
 import base64
 import json
 import os
-import random
 import signal
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.request import Request, urlopen
 
 import pytest
-from PIL import Image
 
+from m4rag import models
+from m4rag.datasets import load_questions
 from m4rag.errors import Unavailable
 from m4rag.schema import Status
+from m4rag.training.nano import CONTEXT, IMAGE_TOKENS, SIZES
 from m4rag.vlm import guard, launcher
-from m4rag.vlm import standin as standin_module
 from m4rag.vlm.client import Completion, ContextTooLong, VlmClient
 from m4rag.vlm.images import ImageData, read_image
 from m4rag.vlm.launcher import VllmServer
@@ -36,19 +35,18 @@ pytestmark = pytest.mark.vllm
 T = TypeVar("T")
 
 
-def picture(seed: int) -> ImageData:
-    generator = random.Random(seed)
-    image = Image.new("RGB", (112, 112))
-    colours = [tuple(generator.randbytes(3)) for _ in range(16)]
-    image.putdata([colours[y // 28 * 4 + x // 28] for y in range(112) for x in range(112)])
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return read_image(buffer.getvalue())
+QUESTIONS = load_questions("museum", limit=64)
+
+
+def picture(number: int) -> ImageData:
+    return read_image(str(QUESTIONS[number % len(QUESTIONS)].image))
 
 
 def question(number: int, n_options: int = 4) -> str:
+    asked = QUESTIONS[number % len(QUESTIONS)]
     passage = f"Passage {number}: అన్నం మరియు పప్పుతో చేసిన వంటకం. " * 6
-    return render_question(f"What is dish {number}?", [f"dish {number + i}" for i in range(n_options)], [passage])
+    options = [*asked.options, *(f"dish {number + i}" for i in range(n_options))][:n_options]
+    return render_question(asked.question, options, [passage])
 
 
 def with_client(server: VllmServer, ask: Callable[[VlmClient], Awaitable[T]], **options: Any) -> T:
@@ -70,14 +68,14 @@ def test_the_grammar_holds_every_answer_to_the_schema(vlm_server: VllmServer, n_
     async def ask(client: VlmClient) -> list[Completion]:
         return list(await asyncio.gather(*(answer(client, number, n_options) for number in range(24))))
 
-    for number, completion in enumerate(with_client(vlm_server, ask)):
+    for completion in with_client(vlm_server, ask):
         said = json.loads(completion.text)
         assert list(said) == ["explanation", "answer"]
         assert len(said["explanation"]) <= EXPLANATION_LENGTH
         assert said["answer"] in range(1, n_options + 1)
         assert parse(completion.text, n_options, completion.finish_reason).status is Status.OK
         assert completion.finish_reason == "stop"
-        assert completion.prompt_tokens > (112 // 14) ** 2 + len(question(number, n_options).encode())
+        assert completion.prompt_tokens > IMAGE_TOKENS
         assert completion.completion_tokens > 0
 
 
@@ -99,12 +97,12 @@ def test_answers_do_not_depend_on_what_else_is_in_flight(vlm_server: VllmServer)
     assert len({parse(text, 4).choice for text in together}) > 1
 
 
-def test_the_server_tells_what_it_serves(vlm_server: VllmServer, standin: Path) -> None:
+def test_the_server_tells_what_it_serves(vlm_server: VllmServer) -> None:
     served = with_client(vlm_server, lambda client: client.model())
-    assert served.name == standin_module.NAME == vlm_server.model
+    assert served.name == models.VLM == vlm_server.model
     assert served.engine.startswith("vllm 0.")
-    assert Path(served.root) == standin
-    assert served.max_model_len == standin_module.CONTEXT
+    assert Path(served.root) == models.folder(models.VLM)
+    assert served.max_model_len == CONTEXT
 
 
 def test_a_caption_needs_no_schema(vlm_server: VllmServer) -> None:
@@ -113,7 +111,7 @@ def test_a_caption_needs_no_schema(vlm_server: VllmServer) -> None:
 
 
 def test_a_prompt_that_is_too_long_is_refused_as_such(vlm_server: VllmServer) -> None:
-    with pytest.raises(ContextTooLong, match=str(standin_module.CONTEXT)):
+    with pytest.raises(ContextTooLong, match=str(CONTEXT)):
         with_client(vlm_server, lambda client: client.generate("x" * 70_000, max_tokens=64))
     assert with_client(vlm_server, lambda client: answer(client, 1)).finish_reason == "stop"
 
@@ -126,11 +124,11 @@ def test_the_token_limit_is_told(vlm_server: VllmServer) -> None:
     assert parse(cut.text, 4, cut.finish_reason).status is Status.TRUNCATED
 
 
-def test_a_failed_start_is_explained_and_leaves_nothing(standin: Path, tmp_path: Path) -> None:
+def test_a_failed_start_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
     log = tmp_path / "vllm.log"
     with pytest.raises(Unavailable, match=r"vllm\.log: vLLM did not start: A context of 1000000 tokens is longer"):
-        launcher.start(standin, served_name="x", log=log, max_model_len=1_000_000)
-    assert not _processes_naming(str(standin), str(log.parent))
+        launcher.start(models.folder(models.VLM), served_name="x", log=log, max_model_len=1_000_000)
+    assert not _processes_naming(str(models.folder(models.VLM)), str(log.parent))
 
 
 def test_an_empty_model_folder_is_explained(tmp_path: Path) -> None:
@@ -232,7 +230,7 @@ def test_embeddings_have_unit_length_and_tell_images_apart(embedding_server: Vll
     requests += [message("soup"), message("bread")]
     vectors = [embed(embedding_server, request)[0] for request in requests]
     for vector in vectors:
-        assert len(vector) == standin_module.TEXT["hidden_size"]
+        assert len(vector) == SIZES[models.EMBED].hidden
         assert cosine(vector, vector) == pytest.approx(1, abs=1e-3)
     for first, second in (vectors[0:2], vectors[2:4], vectors[4:6]):
         assert cosine(first, second) < 0.99
