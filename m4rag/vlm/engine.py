@@ -10,7 +10,8 @@ from typing import Literal
 
 from m4rag.errors import Unavailable
 
-Runner = Literal["generate", "pooling"]
+Runner = Literal["generate", "pooling", "token_pooling"]
+"""Chat completions; one vector a text; one vector a token."""
 
 HOST = "127.0.0.1"
 CPU_SITE = Path(__file__).parent / "cpu_site"
@@ -62,11 +63,13 @@ def command(
     """
     # The `vllm` command asks for a distribution of that name, which the CPU build is not; this module is in both.
     line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", HOST, "--port", str(port)]
-    line += ["--model", _checked(model), "--served-model-name", served_name, "--runner", runner]
+    line += ["--model", _checked(model), "--served-model-name", served_name]
+    line += ["--runner", "generate" if runner == "generate" else "pooling"]
     line += ["--max-model-len", "auto" if max_model_len is None else str(max_model_len)]
     line += ["--limit-mm-per-prompt", '{"image": 1}', "--disable-uvicorn-access-log"]
-    if runner == "pooling":
+    if runner != "generate":
         line += ["--convert", "embed"]
+        line += ["--pooler-config", '{"task": "token_embed"}'] if runner == "token_pooling" else []
     else:
         # Without this the grammar allows blanks without end between the fields, and a weak model writes them.
         line += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']

@@ -119,7 +119,7 @@ def start(
         model: Checkpoint folder, or a hub id where a hub can be reached.
         log: File for the server's output, overwritten.
         served_name: Name that requests use for the model.
-        runner: `generate` for chat completions, `pooling` for embeddings.
+        runner: `generate` for chat completions, `pooling` for embeddings, `token_pooling` for a vector of every token.
         port: Port on the loopback interface, None for any that is free.
         max_model_len: Context window in tokens; None takes the model's own, or as much as the KV cache holds.
         kv_cache_gib: GiB of memory for the KV cache, on a CPU.
@@ -228,11 +228,13 @@ def _probe(server: VllmServer, runner: Runner) -> None:
     """Have the model answer once with an image: only then vision tower, processor and template have proved to work."""
     messages = [{"role": "user", "content": [_sample_image(), {"type": "text", "text": "What is this?"}]}]
     body: dict[str, Any] = {"model": server.model, "messages": messages}
-    path = "embeddings"
+    address = f"{server.url}/embeddings"
     if runner == "generate":
-        path = "chat/completions"
+        address = f"{server.url}/chat/completions"
         body |= {"max_tokens": 1, "temperature": 0}
-    request = Request(f"{server.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310 - our own address
+    elif runner == "token_pooling":
+        address = f"{server.url.removesuffix('/v1')}/pooling"
+    request = Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310 - our own address
     try:
         with DIRECT.open(request, timeout=PROBE_S) as response:
             response.read()

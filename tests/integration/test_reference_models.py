@@ -131,7 +131,7 @@ def test_served_vectors_are_those_of_the_model_here(embedding_server: VllmServer
 def multi_vector_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     folder = models.folder(models.COLEMBED)
     log = tmp_path_factory.mktemp("colembed") / "vllm.log"
-    with launcher.start(folder, served_name=models.COLEMBED, runner="pooling", log=log) as server:
+    with launcher.start(folder, served_name=models.COLEMBED, runner="token_pooling", log=log) as server:
         yield server
 
 

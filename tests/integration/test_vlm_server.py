@@ -36,10 +36,11 @@ T = TypeVar("T")
 
 
 QUESTIONS = load_questions("museum", limit=64)
+PICTURES = sorted({str(question.image) for question in QUESTIONS})
 
 
 def picture(number: int) -> ImageData:
-    return read_image(str(QUESTIONS[number % len(QUESTIONS)].image))
+    return read_image(PICTURES[number % len(PICTURES)])
 
 
 def question(number: int, n_options: int = 4) -> str:
