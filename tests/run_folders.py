@@ -153,6 +153,7 @@ def write_judgements(
     seed: int = 7,
     failed: float = 0.02,
     with_answer: bool = True,
+    blind: bool = False,
 ) -> Relevance:
     """Judge a run that `write_run` wrote: gold passages are scored high, others low, with noise that questions share.
 
@@ -163,6 +164,7 @@ def write_judgements(
         seed: Of the scores.
         failed: Share of judgements that could not be read.
         with_answer: Whether the judge was told the right answers.
+        blind: The judge scores gold passages like others.
     """
     plan, chance = RunPlan.read(folder), random.Random(seed)
     documents = {passage.chunk_id: passage.document_id for passage in read_folder(folder / "passages", Passage)}
@@ -173,7 +175,7 @@ def write_judgements(
     }
     for pair in pairs(folder, plan):
         for chunk in pair.chunk_ids:
-            gold = documents[chunk].rpartition(":")[0] in pair.question.gold
+            gold = not blind and documents[chunk].rpartition(":")[0] in pair.question.gold
             score = min(5, max(1, (4 if gold else 2) + mood[pair.question.question_id] + chance.choice((-1, 0, 0, 1))))
             status = Status.UNPARSABLE if chance.random() < failed else Status.OK
             rows.append(

@@ -95,7 +95,7 @@ def _retrieval(scores: Scores) -> Finding:
 
 def relevance_finding(plan: RunPlan, relevance: Relevance) -> str:
     """Whether judged relevance goes with right answers, in one sentence that the intervals support."""
-    for who, note in (("judge", relevance.judge.note), ("model under test", plan.model.note)):
+    for who, note in (("judge", relevance.doubt), ("model under test", plan.model.note)):
         if note is not None:
             return f"Nothing can be concluded from this section; about the {who}: {note}"
     whole = relevance.whole

@@ -114,6 +114,10 @@ class SettingRelevance(BaseModel):
     summary: tuple[Bin, ...]
 
 
+COIN = 0.5
+"""AUC of scores drawn by lot."""
+
+
 class Auc(BaseModel):
     """Probability that a judge scores a gold passage above another one, ties counted half; 0.5 is a coin.
 
@@ -167,6 +171,18 @@ class Relevance(BaseModel):
     def whole(self) -> SettingRelevance | None:
         """All settings together, or the only one; None if no passage has a score."""
         return self.pooled or next(iter(self.settings), None)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why nothing can be concluded from these scores, None if nothing speaks against them."""
+        if self.judge.note is not None:
+            return self.judge.note
+        if self.auc is None or self.auc.low > COIN:
+            return None
+        return (
+            f"{self.judge.name} does not tell gold passages from others better than a coin "
+            f"(AUC {self.auc.value:.2f} [{self.auc.low:.2f}, {self.auc.high:.2f}])."
+        )
 
 
 @dataclass(frozen=True)

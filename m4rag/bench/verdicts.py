@@ -120,8 +120,8 @@ def relevance(run: RunAnalysis) -> Verdict:
     judged = run.relevance
     if judged is None:
         return unknown("What relevance decides is not known: `m4rag bench judge` lets a model judge it.")
-    if judged.judge.note is not None:
-        return unknown(f"What relevance decides cannot be concluded; about the judge: {judged.judge.note}")
+    if judged.doubt is not None:
+        return unknown(f"What relevance decides cannot be concluded; about the judge: {judged.doubt}")
     bands = () if judged.whole is None else tuple(part for part in judged.whole.summary if part.effect is not None)
     if not bands:
         return unknown("What relevance decides is not known: no range of it has enough judged questions.")

@@ -109,7 +109,7 @@ def record_command(
     run: Annotated[Path, typer.Argument(help="Run folder (m4rag bench run prints it).")],
     json: Json = False,
 ) -> None:
-    """Log a finished run to MLflow again, e.g. when the server was away."""
+    """Log a finished run to MLflow again: the server may have been away."""
     from m4rag.cli.record import record_run
     from m4rag.settings import settings
 

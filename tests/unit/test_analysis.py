@@ -200,6 +200,15 @@ def test_relevance_is_that_of_the_report(tmp_path: Path) -> None:
     assert "The judge knew the right answers" in found.text
 
 
+def test_a_judge_that_cannot_tell_gold_passages_decides_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_judgements(tmp_path, blind=True)
+    (run,) = analyse([tmp_path], resamples=200).runs
+    found = relevance(run)
+    assert found.says == "unknown"
+    assert "does not tell gold passages from others better than a coin (AUC 0.5" in found.text
+
+
 def test_runs_that_compare_nothing_say_so(tmp_path: Path) -> None:
     write_run(tmp_path / "without", settings=("oracle",))
     write_run(tmp_path / "alone", settings=("text_only", "no_rag"))

@@ -247,6 +247,20 @@ def test_a_judge_of_random_weights_or_without_a_score_concludes_nothing(tmp_path
     assert "Does relevance decide?" in write_report(tmp_path).read_text()
 
 
+def test_a_judge_that_cannot_tell_gold_passages_concludes_nothing(tmp_path: Path) -> None:
+    plan = write_run(tmp_path)
+    relevance = write_judgements(tmp_path, blind=True)
+    assert relevance.auc is not None
+    assert relevance.auc.low <= 0.5
+    told = relevance_finding(plan, relevance)
+    assert told.startswith("Nothing can be concluded from this section; about the judge: judge-32b does not tell gold")
+    page = write_report(tmp_path).read_text()
+    assert told in page
+    assert "Leaving out" not in page
+    better = relevance.model_copy(update={"auc": relevance.auc.model_copy(update={"low": 0.501})})
+    assert not relevance_finding(plan, better).startswith("Nothing")
+
+
 def test_a_judged_run_without_no_rag_says_what_is_missing(tmp_path: Path) -> None:
     plan = write_run(tmp_path, settings=("oracle", "caption_query"))
     assert "no_rag is missing" in relevance_finding(plan, write_judgements(tmp_path))
