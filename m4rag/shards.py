@@ -12,7 +12,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from m4rag.errors import BadData
 from m4rag.manifests import MANIFEST, DataFile, Manifest, publish, rows_digest, write_atomic
+from m4rag.processes import in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,6 +161,8 @@ def write_folder(
     made_by: Manifest,
     *,
     shard_rows: int = SHARD_ROWS,
+    shard_size: int | None = None,
+    size: Callable[[R], int] = lambda _: 0,
     counts: Callable[[], dict[str, Any]] | None = None,
 ) -> Manifest:
     """Write rows as shards, continuing after the parts that an earlier, killed call finished.
@@ -171,19 +174,42 @@ def write_folder(
         model: Row model.
         rows: The rows in a fixed order.
         made_by: Identity of the step (`files` empty).
-        shard_rows: Rows a part.
+        shard_rows: Most rows a part.
+        shard_size: A part ends with the row that brings it to this size, None for no such limit: what bounds memory
+            where rows can be large.
+        size: Size of a row, in any unit.
         counts: Called after the last row for the manifest's `counts`.
 
     Returns:
         The manifest, also written to the folder. A folder that already holds this identity is left alone.
     """
+    finished = start(folder, made_by)
+    if finished is not None:
+        return finished
+    done = _finished_parts(folder)
+    files: list[DataFile] = []
+    for number, shard in enumerate(_shards(rows, shard_rows, shard_size, size)):
+        name = f"part-{number:05d}.parquet"
+        if name not in done:
+            done[name] = write_rows(folder / name, shard, model)
+            _record_progress(folder, made_by, done)
+        files.append(done[name])
+    return finish(folder, made_by.model_copy(update={"files": tuple(files), "counts": counts() if counts else {}}))
 
-    def shards() -> Iterator[Callable[[], Sequence[R]]]:
-        iterator = iter(rows)
-        while shard := list(islice(iterator, shard_rows)):
-            yield lambda shard=shard: shard  # type: ignore[misc]
 
-    return _write(folder, model, shards(), made_by, counts)
+def _shards(
+    rows: Iterable[R], shard_rows: int, shard_size: int | None, size: Callable[[R], int]
+) -> Iterator[Sequence[R]]:
+    shard: list[R] = []
+    total = 0
+    for row in rows:
+        shard.append(row)
+        total += size(row)
+        if len(shard) == shard_rows or (shard_size is not None and total >= shard_size):
+            yield shard
+            shard, total = [], 0
+    if shard:
+        yield shard
 
 
 def map_folder(
@@ -210,41 +236,91 @@ def map_folder(
     Returns:
         The target's manifest.
     """
-    files = Manifest.read(source).files
-
-    def compute(file: DataFile) -> Sequence[R]:
-        return function(list(read_rows(source / file.name, source_model)))
-
-    def shards() -> Iterator[Callable[[], Sequence[R]]]:
-        for file in files:
-            yield lambda file=file: compute(file)  # type: ignore[misc]
-            if progress is not None:
-                progress(file.rows)
-
-    return _write(folder, model, shards(), made_by, None)
-
-
-def _write(
-    folder: Path,
-    model: type[R],
-    shards: Iterator[Callable[[], Sequence[R]]],
-    made_by: Manifest,
-    counts: Callable[[], dict[str, Any]] | None,
-) -> Manifest:
     finished = start(folder, made_by)
     if finished is not None:
         return finished
     done = _finished_parts(folder)
-    files: list[DataFile] = []
-    for number, compute in enumerate(shards):
-        name = f"part-{number:05d}.parquet"
-        if name in done:
-            files.append(done[name])
-            continue
-        files.append(write_rows(folder / name, compute(), model))
-        done[name] = files[-1]
+    files = Manifest.read(source).files
+    for file in files:
+        if file.name not in done:
+            done[file.name] = write_rows(
+                folder / file.name, function(list(read_rows(source / file.name, source_model))), model
+            )
+            _record_progress(folder, made_by, done)
+        if progress is not None:
+            progress(file.rows)
+    return finish(folder, made_by.model_copy(update={"files": tuple(done[file.name] for file in files)}))
+
+
+def spread_folder(
+    source: Path,
+    source_model: type[Any],
+    folder: Path,
+    model: type[R],
+    function: Callable[[Any], Sequence[R]],
+    made_by: Manifest,
+    *,
+    shard_rows: int,
+    parallel: bool,
+    counts: Callable[[Sequence[Path]], dict[str, Any]],
+    progress: Callable[[int], None],
+) -> Manifest:
+    """Make many rows of each input row, every input part by itself; what a killed call finished is not computed again.
+
+    Args:
+        source: A complete folder.
+        source_model: Its row model.
+        folder: Target; the output of one input part is one or more parts named after it.
+        model: Row model of the target.
+        function: An input row to its output rows.
+        made_by: Identity of the step; must name the source's digest among its inputs.
+        shard_rows: Most rows a part.
+        parallel: Use all cores, a process and an input part each; `function` must be one that can be pickled.
+        counts: Called with the finished parts for the manifest's `counts`.
+        progress: Called with the number of input rows after each input part.
+
+    Returns:
+        The target's manifest.
+    """
+    finished = start(folder, made_by)
+    if finished is not None:
+        return finished
+    done = _finished_parts(folder)
+    inputs = Manifest.read(source).files
+    parts = {file.name: [part for name, part in done.items() if _made_of(name) == file.name] for file in inputs}
+    missing = [file for file in inputs if not parts[file.name]]
+    progress(sum(file.rows for file in inputs) - sum(file.rows for file in missing))
+    spread = partial(_spread, source, source_model, folder, model, function, shard_rows)
+    made = in_order(spread, missing) if parallel else map(spread, missing)
+    for file, written in zip(missing, made, strict=True):
+        parts[file.name] = written
+        done |= {part.name: part for part in written}
         _record_progress(folder, made_by, done)
-    return finish(folder, made_by.model_copy(update={"files": tuple(files), "counts": counts() if counts else {}}))
+        progress(file.rows)
+    files = tuple(part for file in inputs for part in parts[file.name])
+    return finish(
+        folder, made_by.model_copy(update={"files": files, "counts": counts([folder / file.name for file in files])})
+    )
+
+
+def _spread(
+    source: Path,
+    source_model: type[Any],
+    folder: Path,
+    model: type[R],
+    function: Callable[[Any], Sequence[R]],
+    shard_rows: int,
+    file: DataFile,
+) -> list[DataFile]:
+    rows = (made for row in read_rows(source / file.name, source_model) for made in function(row))
+    shards = _shards(rows, shard_rows, None, lambda _: 0)
+    stem = file.name.removesuffix(".parquet")
+    return [write_rows(folder / f"{stem}-{number:05d}.parquet", shard, model) for number, shard in enumerate(shards)]
+
+
+def _made_of(name: str) -> str:
+    """The input part whose output a part of `spread_folder` is."""
+    return f"{name.removesuffix('.parquet').rpartition('-')[0]}.parquet"
 
 
 def start(folder: Path, made_by: Manifest) -> Manifest | None:

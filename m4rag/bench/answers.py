@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from m4rag.bench.durable import RowLog
+from m4rag.durable import RowLog
 from m4rag.errors import BadData
 from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Answer

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m4rag.bench.benchmark import finish, identify, with_client
-from m4rag.bench.durable import work
 from m4rag.bench.judgements import JUDGEMENTS, JudgementLog, Pair, pairs
 from m4rag.bench.relevance import Relevance, read_relevance
 from m4rag.bench.runs import Judgement, ModelIdentity, RunPlan
+from m4rag.durable import work
 from m4rag.errors import BadData
 from m4rag.manifests import Manifest
 from m4rag.progress import Progress

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from m4rag.bench.durable import RowLog
 from m4rag.bench.joined import answers_by_setting, read_folder_table, shown_ids, shown_passages
 from m4rag.bench.runs import Judgement, RunPlan
+from m4rag.durable import RowLog
 from m4rag.errors import BadData, UsageError
 from m4rag.manifests import MANIFEST, Manifest, short
 from m4rag.schema import Question, Status

@@ -28,9 +28,9 @@ from m4rag.bench.contexts import (
     retrieved_contexts,
     retrieves,
 )
-from m4rag.bench.durable import Report, work
 from m4rag.bench.option_order import shown_order
 from m4rag.bench.runs import Caption, Context, Passage, RunPlan
+from m4rag.durable import Report, work
 from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Answer, Document, Question, Retrieved, Status
 from m4rag.shards import map_folder, read_folder, write_folder

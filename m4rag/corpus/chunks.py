@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from m4rag.corpus.chunker import MAX_TOKENS, OVERLAP, PORTABLE, Tokenizer, chunk
 from m4rag.errors import BadData
 from m4rag.manifests import Manifest
 from m4rag.schema import Chunk, Document
-from m4rag.shards import read_folder, write_folder
+from m4rag.shards import read_table, spread_folder
 
 VERSION = 1
 """Raised when the same settings would cut differently."""
 
 PART_ROWS = 512
-"""Passages a part: what a killed embedding does again at most."""
+"""Most passages a part: what a killed embedding does again at most."""
 
 
 def chunk_corpus(
@@ -29,7 +30,9 @@ def chunk_corpus(
     overlap: int = OVERLAP,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
-    """Cut every document of a folder.
+    """Cut every document of a folder, part by part, on all cores where the tokenizer allows it.
+
+    In memory are, for each core, one part of the documents and one of the passages; and the id of every document.
 
     Args:
         documents: A complete folder of `Document` rows.
@@ -37,7 +40,7 @@ def chunk_corpus(
         tokenizer: Counts tokens.
         max_tokens: Most tokens of a passage, title included.
         overlap: Most tokens that a passage repeats of the one before it.
-        progress: Called with finished documents.
+        progress: Called with the number of documents after each part of them.
 
     Returns:
         The target's manifest; its counts say how many documents there were, how many had no text, and how many
@@ -47,32 +50,48 @@ def chunk_corpus(
         BadData: Two documents have one id, a title is too long, or no document has text.
     """
     made_by = plan(documents, tokenizer, max_tokens=max_tokens, overlap=overlap)
-    seen: set[str] = set()
-    empty = 0
-    languages: Counter[str] = Counter()
+    read = _distinct(documents)
+    return spread_folder(
+        documents,
+        Document,
+        chunks,
+        Chunk,
+        partial(chunk_document, tokenizer=tokenizer, max_tokens=max_tokens, overlap=overlap),
+        made_by,
+        shard_rows=PART_ROWS,
+        # A model's tokenizer uses all cores by itself and cannot be sent to another process.
+        parallel=tokenizer is PORTABLE,
+        counts=partial(_counts, documents, read),
+        progress=progress,
+    )
 
-    def rows() -> Iterator[Chunk]:
-        nonlocal empty
-        for document in read_folder(documents, Document):
-            if document.document_id in seen:
+
+def _distinct(documents: Path) -> int:
+    """How many documents there are, once it is sure that no two share an id."""
+    seen: set[str] = set()
+    for file in Manifest.read(documents).files:
+        for document_id in read_table(documents / file.name, ["document_id"])["document_id"].to_pylist():
+            if document_id in seen:
                 raise BadData(
-                    f"document id {document.document_id!r} comes twice",
+                    f"document id {document_id!r} comes twice",
                     where=str(documents),
                     remedy="Make ids unique and ingest again.",
                 )
-            seen.add(document.document_id)
-            made = chunk_document(document, tokenizer, max_tokens=max_tokens, overlap=overlap)
-            empty += not made
-            languages[document.language] += len(made)
-            yield from made
-            progress(1)
-        if not languages.total():
-            raise BadData(f"none of {len(seen)} documents has text", where=str(documents))
+            seen.add(document_id)
+    return len(seen)
 
-    def counts() -> dict[str, Any]:
-        return {"documents": len(seen), "empty": empty, "languages": dict(sorted(languages.items()))}
 
-    return write_folder(chunks, Chunk, rows(), made_by, shard_rows=PART_ROWS, counts=counts)
+def _counts(documents: Path, read: int, parts: Sequence[Path]) -> dict[str, Any]:
+    """Counted on the disk, where the passages that an earlier, killed call made are as well."""
+    languages: Counter[str] = Counter()
+    with_text = 0
+    for part in parts:
+        table = read_table(part, ["index", "language"])
+        languages.update(table["language"].to_pylist())
+        with_text += table["index"].to_pylist().count(0)
+    if not languages:
+        raise BadData(f"none of {read} documents has text", where=str(documents))
+    return {"documents": read, "empty": read - with_text, "languages": dict(sorted(languages.items()))}
 
 
 def plan(documents: Path, tokenizer: Tokenizer, *, max_tokens: int = MAX_TOKENS, overlap: int = OVERLAP) -> Manifest:

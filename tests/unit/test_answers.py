@@ -87,7 +87,7 @@ def test_a_run_stops_asking_when_answers_cannot_be_kept(tmp_path: Path) -> None:
     import asyncio
     import resource
 
-    from m4rag.bench.durable import work
+    from m4rag.durable import work
 
     asked: list[str] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,11 @@ def test_the_parts_that_are_new_in_each_passage_are_the_source(
         assert before.start < span.start <= span.fresh == before.end < span.end
     for span in spans:
         assert tokenizer.count([text[span.start : span.end]])[0] <= max_tokens
+
+
+@given(texts=st.lists(TEXTS, max_size=12))
+def test_many_texts_count_as_each_by_itself(texts: list[str]) -> None:
+    assert PORTABLE.count(texts) == [PORTABLE.count([text])[0] for text in texts]
 
 
 @given(text=TEXTS)
@@ -195,6 +201,48 @@ def test_a_corpus_is_cut_and_counted(tmp_path: Path) -> None:
     assert manifest.inputs == {"documents": Manifest.read(documents).digest}
     assert chunk_corpus(documents, tmp_path / "chunks", max_tokens=64, overlap=10) == manifest
     assert chunk_corpus(documents, tmp_path / "other", max_tokens=32, overlap=10).identity != manifest.identity
+
+
+def test_a_corpus_of_several_parts_is_cut_on_all_cores_and_continues_after_a_kill(tmp_path: Path) -> None:
+    languages = sorted(SENTENCES)
+    rows = [
+        document("".join(SENTENCES[language]) * 20, document_id=f"{language}{number}", language=language)
+        for number in range(2)
+        for language in languages
+    ]
+    made_by = Manifest(kind="documents", command="test")
+    documents = tmp_path / "documents"
+    write_folder(documents, Document, rows, made_by, shard_rows=5)
+    whole = chunk_corpus(documents, tmp_path / "whole", max_tokens=64, overlap=10)
+    assert list(read_folder(tmp_path / "whole", Chunk)) == [
+        chunk for row in rows for chunk in chunk_document(row, max_tokens=64, overlap=10)
+    ]
+    assert len(whole.files) == 5
+
+    finished: list[int] = []
+
+    def kill(count: int) -> None:
+        finished.append(count)
+        if sum(finished) == 10:
+            raise KeyboardInterrupt
+
+    killed = tmp_path / "killed"
+    with pytest.raises(KeyboardInterrupt):
+        chunk_corpus(documents, killed, max_tokens=64, overlap=10, progress=kill)
+    recorded = json.loads((killed / "progress.json").read_bytes())["files"]
+    written = {each["name"]: (killed / each["name"]).stat().st_mtime_ns for each in recorded}
+    assert len(written) == 2
+    again: list[int] = []
+    assert chunk_corpus(documents, killed, max_tokens=64, overlap=10, progress=again.append) == whole
+    assert again == [10, 5, 5, 4]
+    assert {name: (killed / name).stat().st_mtime_ns for name in written} == written
+
+
+def test_passages_of_one_document_fill_several_parts(tmp_path: Path) -> None:
+    documents = folder_of(tmp_path / "documents", [document("".join(SENTENCES["en"]) * 400)])
+    manifest = chunk_corpus(documents, tmp_path / "chunks", max_tokens=10, overlap=0)
+    assert [file.rows for file in manifest.files[:-1]] == [512] * (len(manifest.files) - 1)
+    assert [chunk.index for chunk in read_folder(tmp_path / "chunks", Chunk)] == list(range(manifest.rows))
 
 
 def test_one_id_for_two_documents_is_refused(tmp_path: Path) -> None:

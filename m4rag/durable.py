@@ -40,9 +40,9 @@ class RowLog(Generic[R]):
 
     def __enter__(self) -> Self:
         """Open for appending, after cutting off a line that a crash left half-written."""
-        whole = self._whole_lines()
+        whole = sum(map(len, self._whole_lines()))
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
-        os.ftruncate(self._descriptor, len(whole))
+        os.ftruncate(self._descriptor, whole)
         os.lseek(self._descriptor, 0, os.SEEK_END)
         return self
 
@@ -76,12 +76,12 @@ class RowLog(Generic[R]):
             ) from None
 
     def logged(self) -> Iterator[R]:
-        """Every whole line, in the order in which it was written.
+        """Every whole line, in the order in which it was written, one in memory at a time.
 
         Raises:
             BadData: A whole line is not a row of the model.
         """
-        for number, line in enumerate(self._whole_lines().splitlines()):
+        for number, line in enumerate(self._whole_lines()):
             try:
                 yield self._model.model_validate_json(line)
             except ValidationError as error:
@@ -90,12 +90,12 @@ class RowLog(Generic[R]):
                     where=f"{self.path} line {number + 1}",
                 ) from None
 
-    def _whole_lines(self) -> bytes:
+    def _whole_lines(self) -> Iterator[bytes]:
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as stream:
+                yield from (line for line in stream if line.endswith(b"\n"))
         except FileNotFoundError:
-            return b""
-        return data[: data.rfind(b"\n") + 1]
+            return
 
 
 async def work(
