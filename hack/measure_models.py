@@ -65,7 +65,7 @@ def main() -> None:
     """Measure, then write cards and sums."""
     measured = {models.COLEMBED: multi_vector()}
     configured = settings()
-    documents = ingest_documents(models.WORLD, None, configured.home, models.WORLD).folder
+    documents = ingest_documents(models.WORLD, [], configured.home, models.WORLD).folder
     with server(configured, models.EMBED, "pooling") as embedding:
         configured = configured.model_copy(update={"embedding_url": embedding})
         measured[models.EMBED] = retrieval([found(documents, configured, dim) for dim in DIMENSIONS])

@@ -53,7 +53,7 @@ def run_demo(settings: Settings, progress: Progress, say: Callable[[str], None])
     from m4rag.vlm import launcher
 
     say("1/7 corpus: the museum's cards and articles")
-    documents = ingest_documents(CORPUS, None, settings.home, CORPUS).folder
+    documents = ingest_documents(CORPUS, [], settings.home, CORPUS).folder
 
     logs = settings.home / "logs"
     say(f"2/7 models: two vLLM servers with {models.VLM} and {models.EMBED} (logs: {logs})")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from m4rag.corpus.left_out import LeftOut
 from m4rag.errors import BadData, UsageError
 from m4rag.languages import lookup
 from m4rag.manifests import MANIFEST, Manifest
@@ -89,8 +91,14 @@ SOURCES = {
     "museum": "the museum's cards and the sample's articles; needs no path",
     "worldcuisines-kb": "WorldCuisines' knowledge base of dishes: CSV, Parquet or JSONL",
     "jsonl": "any documents: one JSON object a line with the fields of m4rag.schema.Document",
+    "articles": "articles as M4-RAG's crawlers write them: JSONL of id, title, url and sections",
+    "mediawiki-dump": "a wiki's pages-articles dump: XML, plain or bz2",
+    "mediawiki-api": "pages fetched from --site: a file with a title or #page-id a line",
 }
 """Source name to what it reads."""
+
+PACKAGED = frozenset({"sample", "museum"})
+"""Sources inside the package."""
 
 
 def load_questions(
@@ -169,32 +177,55 @@ def image_root(items: Path | None) -> Path:
     return Path() if items is None else _source(items).root
 
 
-def load_documents(source: str, path: Path | None = None) -> Iterator[Document]:
+def load_documents(source: str, *paths: Path, left_out: LeftOut | None = None) -> Iterator[Document]:
     """The documents of a source in a fixed order, read as they are asked for.
 
     Args:
-        source: A name in `SOURCES`.
-        path: The file they are read from; None for `sample`.
+        source: A name in `SOURCES`, but not `mediawiki-api` (see `m4rag.corpus.mediawiki_api.fetch`).
+        paths: The files they are read from; none for `sample` and `museum`.
+        left_out: Counts what is in the files and becomes no document.
 
     Raises:
-        UsageError: Unknown source, or a missing or needless path.
+        UsageError: Unknown source, or missing or needless paths.
         BadData: While iterating: a row breaks its contract, or a document id occurs twice.
     """
-    if source not in SOURCES:
-        raise UsageError(f"unknown source {source!r}", remedy=f"Known: {', '.join(sorted(SOURCES))}.")
-    if source in ("sample", "museum"):
-        if path is not None:
-            raise UsageError(f"the {source} is inside the package", where=str(path), remedy="Leave the path out.")
+    check_source(source, paths)
+    if source in PACKAGED:
         from m4rag.datasets import museum, sample
 
         return _distinct(sample.documents() if source == "sample" else museum.documents(), source)
-    if path is None:
+    left_out = left_out or LeftOut()
+    if source == "articles":
+        from m4rag.corpus import articles
+
+        return articles.documents(paths, left_out)
+    return _distinct(chain.from_iterable(_read(source, path, left_out) for path in paths), ", ".join(map(str, paths)))
+
+
+def check_source(source: str, paths: Sequence[Path]) -> None:
+    """Check that there is such a source, and files where it needs them.
+
+    Raises:
+        UsageError: There is not; says what is missing or needless.
+    """
+    if source not in SOURCES:
+        raise UsageError(f"unknown source {source!r}", remedy=f"Known: {', '.join(sorted(SOURCES))}.")
+    if source in PACKAGED and paths:
+        raise UsageError(f"the {source} is inside the package", where=str(paths[0]), remedy="Leave the path out.")
+    if source not in PACKAGED and not paths:
         raise UsageError(f"{source} is read from a file", remedy="Name the file.")
+
+
+def _read(source: str, path: Path, left_out: LeftOut) -> Iterator[Document]:
     if source == "jsonl":
-        return _distinct(_jsonl(path), str(path))
+        return _jsonl(path)
+    if source == "mediawiki-dump":
+        from m4rag.corpus.mediawiki_dump import read_dump
+
+        return read_dump(path, left_out)
     from m4rag.datasets import worldcuisines
 
-    return _distinct(worldcuisines.documents(path), str(path))
+    return worldcuisines.documents(path)
 
 
 def _check_items(name: str, items: Path | None) -> None:

@@ -17,6 +17,7 @@ HEAVY = (
     "matplotlib",
     "milvus_lite",
     "mlflow",
+    "mwparserfromhell",
     "numpy",
     "pandas",
     "PIL",

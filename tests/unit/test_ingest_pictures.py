@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def ingest(source: Path) -> tuple[Ingested, dict[str, str | None]]:
-    done = ingest_documents("jsonl", source, source.parent / "home", "corpus")
+    done = ingest_documents("jsonl", [source], source.parent / "home", "corpus")
     return done, {row.document_id: row.image_digest for row in read_folder(done.folder, Document)}
 
 

@@ -11,7 +11,7 @@ def ingest_corpus(documents: dsl.Output[dsl.Dataset], source: str, path: str, na
 
     Args:
         documents: Folder of document shards with a manifest. Metadata: rows, digest, name.
-        source: Reader: `sample`, `worldcuisines-kb` or `jsonl`.
+        source: Reader: a name in `m4rag.datasets.SOURCES`, but not `mediawiki-api`.
         path: File to read; empty for sources inside the package.
         name: Name of the corpus.
     """
@@ -21,6 +21,6 @@ def ingest_corpus(documents: dsl.Output[dsl.Dataset], source: str, path: str, na
     from m4rag.datasets.ingest import ingest_documents
     from m4rag.settings import settings
 
-    done = ingest_documents(source, Path(path) if path else None, settings().home, name)
+    done = ingest_documents(source, [Path(path)] if path else [], settings().home, name)
     shutil.copytree(done.folder, documents.path)
     documents.metadata.update({"rows": done.rows, "digest": done.digest, "name": name})
