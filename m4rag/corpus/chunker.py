@@ -66,12 +66,13 @@ def _count_words(texts: Sequence[str]) -> list[int]:
     end = len(texts[0]) if texts else 0
     # No word and no dictionary's run of letters goes on behind a line feed.
     for word in WordBreaker("\n".join(texts), ""):
+        letters = len(word)
+        position += letters
         if not word.isspace():
             while position > end:
                 number += 1
                 end += 1 + len(texts[number])
-            counts[number] += -(-len(word) // LETTERS_A_TOKEN)
-        position += len(word)
+            counts[number] += (letters + LETTERS_A_TOKEN - 1) // LETTERS_A_TOKEN
     return counts
 
 
