@@ -23,7 +23,7 @@ def corpus() -> None:
 @app.command()
 def ingest(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Files to read; none for the sample or the museum.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Files to read; none for the sample or the museum.")
     ] = None,
     source: Annotated[str, typer.Option("--source", help="What the file is (see `m4rag data list`).")] = "jsonl",
     name: Annotated[str | None, typer.Option("--name", help="Name of the corpus. [default: the source]")] = None,

@@ -203,7 +203,7 @@ def test_a_corpus_is_cut_and_counted(tmp_path: Path) -> None:
     assert chunk_corpus(documents, tmp_path / "other", max_tokens=32, overlap=10).identity != manifest.identity
 
 
-def test_a_corpus_of_several_parts_is_cut_on_all_cores_and_continues_after_a_kill(tmp_path: Path) -> None:
+def test_fault_26_parts_are_cut_once_on_all_cores_and_a_kill_loses_only_unfinished_ones(tmp_path: Path) -> None:
     languages = sorted(SENTENCES)
     rows = [
         document("".join(SENTENCES[language]) * 20, document_id=f"{language}{number}", language=language)
