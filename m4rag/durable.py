@@ -1,31 +1,49 @@
 """Work that survives a crash: a result is on the disk before it is counted.
 
-Rows are appended to a log and synced; a line torn by a crash is dropped when the log is opened again.
+While work goes on, rows are appended to a log, one JSON line a row, and synced; a line torn by a crash is dropped when
+the log is opened again. When every wanted row is there, the log becomes Parquet shards in a fixed order with a
+manifest, so that the digest depends neither on the order in which rows came nor on how often the work was killed.
+
+A failure is a row like any other, but it is not what was wanted: whenever the work is given again, it is asked for
+again, also after the shards were written.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
-from m4rag.errors import BadData, M4ragError, Unavailable
+from m4rag.errors import BadData, M4ragError, Unavailable, UsageError
+from m4rag.manifests import MANIFEST, Manifest
 from m4rag.schema import Row
+from m4rag.shards import PROGRESS, SHARD_ROWS, read_folder, write_folder
 
 Item = TypeVar("Item")
 R = TypeVar("R", bound=Row)
 
+COMMIT_S = 0.02
+"""Rows that come within this time are synced together."""
+
+BLOCK = 2**16
+
 Report = Callable[[int], None]
 """Called with the number of units just finished."""
 
+Key = tuple[str, ...]
+"""What a row is known by: it is wanted once."""
+
 
 class RowLog(Generic[R]):
-    """Append-only log of rows of one model, one JSON line a row.
+    """Rows of one model, appended to a file as they come.
 
     Args:
         path: The file; its folder is made if absent.
@@ -39,11 +57,22 @@ class RowLog(Generic[R]):
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
-        """Open for appending, after cutting off a line that a crash left half-written."""
-        whole = sum(map(len, self._whole_lines()))
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
-        os.ftruncate(self._descriptor, whole)
-        os.lseek(self._descriptor, 0, os.SEEK_END)
+        """Open for appending, after cutting off a line that a crash left half-written.
+
+        Raises:
+            UsageError: Another process has it open.
+        """
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise UsageError(
+                "another process is writing it", where=str(self.path), remedy="Wait until that one has ended."
+            ) from None
+        os.ftruncate(descriptor, _whole_bytes(descriptor))
+        os.lseek(descriptor, 0, os.SEEK_END)
+        self._descriptor = descriptor
         return self
 
     def __exit__(
@@ -75,27 +104,132 @@ class RowLog(Generic[R]):
                 remedy="Free some space and repeat the command: it continues.",
             ) from None
 
-    def logged(self) -> Iterator[R]:
-        """Every whole line, in the order in which it was written, one in memory at a time.
+    def logged(self) -> Iterator[tuple[int, R]]:
+        """Place in the file and row of every whole line, in the order in which they were written.
 
         Raises:
             BadData: A whole line is not a row of the model.
         """
-        for number, line in enumerate(self._whole_lines()):
+        place = 0
+        for number, line in enumerate(_lines(self.path), start=1):
             try:
-                yield self._model.model_validate_json(line)
+                yield place, self._model.model_validate_json(line)
             except ValidationError as error:
                 raise BadData(
                     f"not one of the {self._model.__name__} rows ({error.error_count()} errors)",
-                    where=f"{self.path} line {number + 1}",
+                    where=f"{self.path} line {number}",
                 ) from None
+            place += len(line)
 
-    def _whole_lines(self) -> Iterator[bytes]:
-        try:
-            with self.path.open("rb") as stream:
-                yield from (line for line in stream if line.endswith(b"\n"))
-        except FileNotFoundError:
+
+class ResultLog(RowLog[R], ABC):
+    """Rows of one model by key: appended to a log as they come, turned into shards when all are there.
+
+    Args:
+        folder: Folder of the shards; made if absent.
+        name: File name of the log in this folder.
+        model: Row model.
+        made_by: Identity of the shards.
+    """
+
+    def __init__(self, folder: Path, name: str, model: type[R], made_by: Manifest) -> None:
+        super().__init__(folder / name, model)
+        self.folder = folder
+        self._made_by = made_by
+
+    @abstractmethod
+    def key(self, row: R) -> Key:
+        """What the row is known by."""
+
+    @abstractmethod
+    def failed(self, row: R) -> bool:
+        """Whether the row says that there is no result, so that it is asked for again."""
+
+    def done(self) -> set[Key]:
+        """Keys of the rows that are there and no failures.
+
+        Raises:
+            BadData: A whole line of the log is not a row, or a key has two results.
+        """
+        logged: set[Key] = set()
+        for _, row in self.logged():
+            if self.failed(row):
+                continue
+            if self.key(row) in logged:
+                raise BadData(f"{' '.join(self.key(row))}: two results", where=str(self.path))
+            logged.add(self.key(row))
+        return logged | {self.key(row) for row in self._shards() if not self.failed(row)}
+
+    def finish(self, wanted: Sequence[Key], arrange: Callable[[Callable[[Key], R]], Iterable[R]]) -> Manifest:
+        """Turn the log into shards, in place of those with failures that may be there.
+
+        Args:
+            wanted: Every key.
+            arrange: Given a function from a key to its row (of a key that was asked for again, the last), makes the
+                rows of the shards in their order.
+
+        Returns:
+            The manifest of the shards.
+
+        Raises:
+            BadData: A wanted row is missing.
+        """
+        if self._whole() and not self.path.exists():
+            return Manifest.read(self.folder)
+        self._copy_shards_to_log()
+        places = {self.key(row): place for place, row in self.logged()}
+        missing = [key for key in wanted if key not in places]
+        if missing:
+            raise BadData(f"{len(missing)} rows missing, first {' '.join(missing[0])}", where=str(self.folder))
+        # Shards of the same identity that a killed call left may hold failures that the log has mended since.
+        for name in (MANIFEST, PROGRESS):
+            (self.folder / name).unlink(missing_ok=True)
+        with self.path.open("rb") as log:
+
+            def row(key: Key) -> R:
+                log.seek(places[key])
+                return self._model.model_validate_json(log.readline())
+
+            manifest = write_folder(self.folder, self._model, arrange(row), self._made_by)
+        self.path.unlink()
+        return manifest
+
+    def _copy_shards_to_log(self) -> None:
+        """The shards are about to be replaced: until the new ones are whole, the log holds everything."""
+        if not self._whole():
             return
+        newer = {self.key(row) for _, row in self.logged()}
+        older = (row for row in self._shards() if self.key(row) not in newer)
+        with self:
+            while rows := list(islice(older, SHARD_ROWS)):
+                self.append(rows)
+
+    def _whole(self) -> bool:
+        manifest = self.folder / MANIFEST
+        return manifest.exists() and Manifest.read(self.folder).identity == self._made_by.identity
+
+    def _shards(self) -> Iterator[R]:
+        return read_folder(self.folder, self._model) if self._whole() else iter(())
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The whole lines of a log, nothing of one that does not exist; the last may be torn and is left out."""
+    if not path.exists():
+        return
+    with path.open("rb") as log:
+        yield from (line for line in log if line.endswith(b"\n"))
+
+
+def _whole_bytes(descriptor: int) -> int:
+    """Length of a log up to the end of its last whole line."""
+    end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - BLOCK)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
 
 
 async def work(
@@ -122,6 +256,8 @@ async def work(
         ended = False
         while not ended:
             batch = [await results.get()]
+            if batch[0] is not None:
+                await asyncio.sleep(COMMIT_S)
             while not results.empty():
                 batch.append(results.get_nowait())
             ended = batch[-1] is None

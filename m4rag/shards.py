@@ -29,6 +29,8 @@ R = TypeVar("R", bound=BaseModel)
 
 PROGRESS = "progress.json"
 SHARD_ROWS = 4096
+BATCH_ROWS = 256
+"""Rows that become Python objects at once: few, so that nobody waits long for the first."""
 
 
 def arrow_schema(model: type[BaseModel]) -> pa.Schema:
@@ -116,16 +118,23 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise BadData(f"not a Parquet file ({str(error).splitlines()[0]})", where=str(path)) from None
 
 
-def read_rows(path: Path, model: type[R]) -> Iterator[R]:
+def read_rows(path: Path, model: type[R], places: Sequence[int] | None = None) -> Iterator[R]:
     """Rows of one Parquet file, validated.
+
+    Args:
+        path: The file.
+        model: Row model.
+        places: 0-based positions of the rows to read, in the order wanted; None for all in theirs.
 
     Raises:
         BadData: The file is unreadable, or a row breaks the model; names the file, the row and the field.
     """
     table = read_table(path, list(model.model_fields))
+    if places is not None:
+        table = table.take(places)
     json_columns = _json_columns(model)
     position = 0
-    for batch in table.to_batches(max_chunksize=SHARD_ROWS):
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
         for record in batch.to_pylist():
             for column in json_columns:
                 record[column] = json.loads(record[column])
@@ -134,7 +143,8 @@ def read_rows(path: Path, model: type[R]) -> Iterator[R]:
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"])
-                raise BadData(f"{field}: {first['msg']}", where=f"{path} row {position}") from None
+                row = position if places is None else places[position]
+                raise BadData(f"{field}: {first['msg']}", where=f"{path} row {row}") from None
             position += 1
 
 

@@ -1,62 +1,42 @@
-"""The answer log: an answer is on the disk before it is counted.
-
-While a run goes on, answers are appended to `answers/log.jsonl` and synced; a line torn by a crash is dropped
-on resume. When every question has its answer the log becomes Parquet shards in a fixed order with a manifest, so
-the digest of a run does not depend on the order in which answers came or on how often it was killed.
-"""
+"""The log of a run's answers, and that of the captions which some of its settings search with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from m4rag.durable import RowLog
-from m4rag.errors import BadData
-from m4rag.manifests import MANIFEST, Manifest
-from m4rag.schema import Answer
-from m4rag.shards import read_folder, write_folder
+from m4rag.bench.runs import Caption
+from m4rag.durable import Key, ResultLog
+from m4rag.manifests import Manifest
+from m4rag.schema import Answer, Status
 
 LOG = "log.jsonl"
 
-Key = tuple[str, str]
-"""(setting, question id): what may be answered only once."""
 
-
-class AnswerLog(RowLog[Answer]):
-    """Append-only log of one run's answers.
+class AnswerLog(ResultLog[Answer]):
+    """One run's answers by setting and question id; one of status `error` is a failure, whatever a model says is not.
 
     Args:
         folder: The run's `answers` folder; made if absent.
+        made_by: Identity of the run.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / LOG, Answer)
-        self.folder = folder
+    def __init__(self, folder: Path, made_by: Manifest) -> None:
+        super().__init__(folder, LOG, Answer, made_by)
 
-    def read(self) -> dict[Key, Answer]:
-        """Every answer so far, from the finished shards or from the log.
+    def key(self, row: Answer) -> Key:
+        """(setting, question id)."""
+        return row.setting, row.question_id
 
-        Raises:
-            BadData: A whole line is not an answer, or a question was answered twice in one setting.
-        """
-        if (self.folder / MANIFEST).exists():
-            rows: Iterable[Answer] = read_folder(self.folder, Answer)
-        else:
-            rows = self.logged()
-        answers: dict[Key, Answer] = {}
-        for answer in rows:
-            key = (answer.setting, answer.question_id)
-            if key in answers:
-                raise BadData(f"{answer.question_id} answered twice in {answer.setting}", where=str(self.folder))
-            answers[key] = answer
-        return answers
+    def failed(self, row: Answer) -> bool:
+        """Whether the server would not take the question."""
+        return row.status is Status.ERROR
 
-    def finish(self, order: Sequence[Key], made_by: Manifest) -> Manifest:
+    def complete(self, order: Sequence[Key]) -> Manifest:
         """Turn the log into shards.
 
         Args:
             order: Every (setting, question id) of the run, in the order of the tables.
-            made_by: Identity of the run.
 
         Returns:
             The manifest of the answers.
@@ -64,10 +44,32 @@ class AnswerLog(RowLog[Answer]):
         Raises:
             BadData: An answer is missing.
         """
-        answers = self.read()
-        missing = [key for key in order if key not in answers]
-        if missing:
-            raise BadData(f"{len(missing)} answers missing, first {missing[0]}", where=str(self.folder))
-        manifest = write_folder(self.folder, Answer, (answers[key] for key in order), made_by)
-        self.path.unlink(missing_ok=True)
-        return manifest
+        return self.finish(order, lambda row: map(row, order))
+
+
+class CaptionLog(ResultLog[Caption]):
+    """One run's captions by image.
+
+    Args:
+        folder: The run's `captions` folder; made if absent.
+        made_by: Identity of the run.
+    """
+
+    def __init__(self, folder: Path, made_by: Manifest) -> None:
+        super().__init__(folder, LOG, Caption, made_by)
+
+    def key(self, row: Caption) -> Key:
+        """The image."""
+        return (row.image,)
+
+    def failed(self, row: Caption) -> bool:  # noqa: ARG002 - an image without a caption ends the run
+        """Never: there is no caption that stands for a failure."""
+        return False
+
+    def complete(self, images: Sequence[str]) -> Manifest:
+        """Turn the log into shards, in the order of these images.
+
+        Raises:
+            BadData: A caption is missing.
+        """
+        return self.finish([(image,) for image in images], lambda row: (row((image,)) for image in images))

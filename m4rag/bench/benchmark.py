@@ -163,14 +163,12 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
         folder = request.output or settings.home / "runs" / f"{request.dataset}-{short(plan.digest)}"
         runner.prepare(folder, plan, questions)
         if CAPTION_QUERY in plan.settings:
-            with progress("captions", len({question.image for question in questions}), 0) as advance:
-                ask(lambda client: runner.write_captions(folder, plan, client, advance))
+            ask(lambda client: runner.write_captions(folder, plan, client, progress))
         with_context = [setting for setting in plan.settings if has_context(setting)]
         if with_context:
             with progress("contexts", len(questions) * len(with_context), 0) as advance:
                 runner.write_contexts(folder, plan, gold=gold, searches=searches, progress=advance)
-        with progress("answers", len(questions) * len(plan.settings), runner.answered(folder)) as advance:
-            ask(lambda client: runner.answer(folder, plan, client, advance))
+        ask(lambda client: runner.answer(folder, plan, client, progress))
     finish(folder)
     return folder
 

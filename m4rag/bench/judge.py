@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from m4rag.bench.benchmark import finish, identify, with_client
 from m4rag.bench.judgements import JUDGEMENTS, JudgementLog, Pair, pairs
+from m4rag.bench.refusals import Refusals
 from m4rag.bench.relevance import Relevance, read_relevance
 from m4rag.bench.runs import Judgement, ModelIdentity, RunPlan
 from m4rag.durable import work
@@ -55,16 +56,18 @@ def judge_run(
     async def judging(client: VlmClient) -> None:
         judge = await identify(client, plan.dataset)
         log = JudgementLog(run_folder / JUDGEMENTS, _made_by(run_folder, plan, judge, with_answer))
-        judged = {key for key, row in log.read().items() if row.status is Status.OK}
+        judged = log.done()
+        refusals = Refusals(client.url, answered=bool(judged))
         waiting = [pair for pair in wanted if pair.key not in judged]
 
         async def ask(pair: Pair) -> Judgement:
-            return await _ask(pair, client, judge.name, plan.images, with_answer)
+            return await _ask(pair, client, judge.name, plan.images, with_answer, refusals)
 
         if waiting:
             with progress("judgements", len(wanted), len(wanted) - len(waiting)) as advance:
                 await work(iter(waiting), ask, log, client.concurrency, advance)
-        log.finish(wanted)
+        refusals.check()
+        log.complete(wanted)
 
     asyncio.run(with_client(settings, url, judging))
     finish(run_folder)
@@ -74,7 +77,9 @@ def judge_run(
     return relevance
 
 
-async def _ask(pair: Pair, client: VlmClient, judge: str, images: str, with_answer: bool) -> Judgement:
+async def _ask(
+    pair: Pair, client: VlmClient, judge: str, images: str, with_answer: bool, refusals: Refusals
+) -> Judgement:
     from m4rag.vlm.images import read_image
     from m4rag.vlm.parsing import parse
     from m4rag.vlm.prompts import BEST_SCORE, judge_schema, render_judge
@@ -90,7 +95,8 @@ async def _ask(pair: Pair, client: VlmClient, judge: str, images: str, with_answ
     image = read_image(question.image) if images == "all" and question.image else None
     try:
         prompt = render_judge(question.question, pair.passage, right if with_answer else None)
-        completion = await client.generate(prompt, image=image, schema=judge_schema(), max_tokens=MAX_TOKENS)
+        request = client.generate(prompt, image=image, schema=judge_schema(), max_tokens=MAX_TOKENS)
+        completion = await refusals.watch(request)
     except BadData as error:
         # A blank passage, or a request that the server will not take: the pair stays, as an error.
         return Judgement(**common, status=Status.ERROR, raw=str(error))

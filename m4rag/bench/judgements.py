@@ -8,22 +8,19 @@ of an earlier judge.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from m4rag.bench.joined import answers_by_setting, read_folder_table, shown_ids, shown_passages
 from m4rag.bench.runs import Judgement, RunPlan
-from m4rag.durable import RowLog
+from m4rag.durable import Key, ResultLog
 from m4rag.errors import BadData, UsageError
-from m4rag.manifests import MANIFEST, Manifest, short
+from m4rag.manifests import Manifest, short
 from m4rag.schema import Question, Status
-from m4rag.shards import PROGRESS, read_folder, write_folder
+from m4rag.shards import read_folder
 
 JUDGEMENTS = "judgements"
-
-Key = tuple[str, str]
-"""(question id, chunk id)."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ class Aggregate:
     first: int | None
 
 
-class JudgementLog(RowLog[Judgement]):
-    """The judgements of one run by one judge.
+class JudgementLog(ResultLog[Judgement]):
+    """The judgements of one run by one judge; all but those with a score are failures.
 
     Args:
         folder: The run's `judgements` folder; made if absent.
@@ -70,20 +67,17 @@ class JudgementLog(RowLog[Judgement]):
     """
 
     def __init__(self, folder: Path, made_by: Manifest) -> None:
-        super().__init__(folder / f"log-{short(made_by.identity)}.jsonl", Judgement)
-        self._folder = folder
-        self._made_by = made_by
+        super().__init__(folder, f"log-{short(made_by.identity)}.jsonl", Judgement, made_by)
 
-    def read(self) -> dict[Key, Judgement]:
-        """Every judgement so far; of a pair that was asked again, the last.
+    def key(self, row: Judgement) -> Key:
+        """(question id, chunk id)."""
+        return row.question_id, row.chunk_id
 
-        Raises:
-            BadData: A whole line of the log is not a judgement.
-        """
-        rows = list(read_folder(self._folder, Judgement)) if self._finished() else []
-        return {(row.question_id, row.chunk_id): row for row in (*rows, *self.logged())}
+    def failed(self, row: Judgement) -> bool:
+        """Whether there is no score."""
+        return row.status is not Status.OK
 
-    def finish(self, pairs: Sequence[Pair]) -> Manifest:
+    def complete(self, pairs: Sequence[Pair]) -> Manifest:
         """Turn the log into shards, one row for each question and passage.
 
         Returns:
@@ -92,26 +86,13 @@ class JudgementLog(RowLog[Judgement]):
         Raises:
             BadData: A pair was not judged.
         """
-        if self._finished() and not self.path.exists():
-            return Manifest.read(self._folder)
-        judged = self.read()
-        missing = [pair.key for pair in pairs if pair.key not in judged]
-        if missing:
-            raise BadData(f"{len(missing)} judgements missing, first {missing[0]}", where=str(self._folder))
-        if self._finished():
-            # The shards are about to go: from here until the new ones are whole, the log holds everything.
-            with self:
-                self.append([judged[pair.key] for pair in pairs])
-        for name in (MANIFEST, PROGRESS):
-            (self._folder / name).unlink(missing_ok=True)
-        rows = (judged[pair.key].model_copy(update={"chunk_id": chunk}) for pair in pairs for chunk in pair.chunk_ids)
-        manifest = write_folder(self._folder, Judgement, rows, self._made_by)
-        self.path.unlink(missing_ok=True)
-        return manifest
 
-    def _finished(self) -> bool:
-        manifest = self._folder / MANIFEST
-        return manifest.exists() and Manifest.read(self._folder).identity == self._made_by.identity
+        def arrange(row: Callable[[Key], Judgement]) -> Iterator[Judgement]:
+            for pair in pairs:
+                judged = row(pair.key)
+                yield from (judged.model_copy(update={"chunk_id": chunk}) for chunk in pair.chunk_ids)
+
+        return self.finish([pair.key for pair in pairs], arrange)
 
 
 def pairs(folder: Path, plan: RunPlan) -> list[Pair]:
@@ -142,7 +123,7 @@ def pairs(folder: Path, plan: RunPlan) -> list[Pair]:
     return made
 
 
-def read_scores(folder: Path) -> dict[Key, int]:
+def read_scores(folder: Path) -> dict[tuple[str, str], int]:
     """The judge's score of every question and passage that has one, from a run folder that was judged.
 
     Raises:
@@ -155,7 +136,7 @@ def read_scores(folder: Path) -> dict[Key, int]:
     }
 
 
-def aggregate(question_id: str, shown: Sequence[str], scores: Mapping[Key, int]) -> Aggregate | None:
+def aggregate(question_id: str, shown: Sequence[str], scores: Mapping[tuple[str, str], int]) -> Aggregate | None:
     """Judged relevance of the passages shown with a question in one setting.
 
     Args:

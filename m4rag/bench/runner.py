@@ -6,13 +6,11 @@ questions, captions, contexts, answers. Only captions and answers call the model
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m4rag.bench.answers import AnswerLog, Key
+from m4rag.bench.answers import AnswerLog, CaptionLog
 from m4rag.bench.contexts import (
     CAPTION_QUERY,
     CONTEXT_LANGUAGE,
@@ -29,9 +27,12 @@ from m4rag.bench.contexts import (
     retrieves,
 )
 from m4rag.bench.option_order import shown_order
+from m4rag.bench.refusals import Refusals
 from m4rag.bench.runs import Caption, Context, Passage, RunPlan
+from m4rag.bench.tasks import Task, keys, tasks
 from m4rag.durable import Report, work
 from m4rag.manifests import MANIFEST, Manifest
+from m4rag.progress import Progress
 from m4rag.schema import Answer, Document, Question, Retrieved, Status
 from m4rag.shards import map_folder, read_folder, write_folder
 
@@ -39,16 +40,6 @@ if TYPE_CHECKING:
     from m4rag.vlm.client import VlmClient
 
 CAPTION_TOKENS = 64
-CAPTION = "caption"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One question in one setting, with what is put before the model."""
-
-    setting: str
-    question: Question
-    context: Context | None
 
 
 def prepare(folder: Path, plan: RunPlan, questions: Sequence[Question]) -> None:
@@ -107,7 +98,7 @@ def _passages(folder: Path, plan: RunPlan) -> Iterator[Passage]:
                     yield passage
 
 
-async def write_captions(folder: Path, plan: RunPlan, client: VlmClient, progress: Report) -> None:
+async def write_captions(folder: Path, plan: RunPlan, client: VlmClient, progress: Progress) -> None:
     """Caption every distinct image once; images captioned before a kill are not captioned again."""
     from m4rag.vlm.images import read_image
     from m4rag.vlm.prompts import render_caption
@@ -115,21 +106,17 @@ async def write_captions(folder: Path, plan: RunPlan, client: VlmClient, progres
     if (folder / "captions" / MANIFEST).exists():
         return
     images = sorted({question.image for question in read_folder(folder / "questions", Question) if question.image})
-    log = AnswerLog(folder / "captions-log")
+    log = CaptionLog(folder / "captions", _made_by("captions", plan))
+    done = log.done()
     prompt = render_caption()
 
-    async def caption(image: str) -> Answer:
+    async def caption(image: str) -> Caption:
         completion = await client.generate(prompt, image=read_image(image), schema=None, max_tokens=CAPTION_TOKENS)
-        return Answer(
-            question_id=image, setting=CAPTION, model=plan.model.name, status=Status.OK, raw=completion.text.strip()
-        )
+        return Caption(image=image, text=completion.text.strip())
 
-    done = {key[1] for key in log.read()}
-    await work((image for image in images if image not in done), caption, log, client.concurrency, progress)
-    made = log.read()
-    rows = [Caption(image=image, text=made[CAPTION, image].raw) for image in images]
-    write_folder(folder / "captions", Caption, rows, _made_by("captions", plan))
-    shutil.rmtree(log.folder)
+    with progress("captions", len(images), len(done)) as advance:
+        await work((image for image in images if (image,) not in done), caption, log, client.concurrency, advance)
+    log.complete(images)
 
 
 def read_captions(folder: Path) -> dict[str, str]:
@@ -137,45 +124,31 @@ def read_captions(folder: Path) -> dict[str, str]:
     return {caption.image: caption.text for caption in read_folder(folder / "captions", Caption)}
 
 
-async def answer(folder: Path, plan: RunPlan, client: VlmClient, progress: Report) -> Manifest:
-    """Put every question that has no answer yet to the model.
+async def answer(folder: Path, plan: RunPlan, client: VlmClient, progress: Progress) -> Manifest:
+    """Put every question that has no answer yet to the model, and those that its server refused before.
 
     Returns:
         The manifest of the complete answers.
 
     Raises:
-        Unavailable: The server is gone; what was answered is kept and the next call continues.
+        Unavailable: The server is gone, or takes no question at all; what was answered is kept and the next call
+            continues.
     """
-    log = AnswerLog(folder / "answers")
-    done = log.read().keys()
+    log = AnswerLog(folder / "answers", _made_by("answers", plan))
+    order, done = keys(folder, plan), log.done()
+    refusals = Refusals(client.url, answered=bool(done))
 
     async def ask(task: Task) -> Answer:
-        return await _ask(task, plan, client)
+        return await _ask(task, plan, client, refusals)
 
-    await work((task for task in tasks(folder, plan) if _key(task) not in done), ask, log, client.concurrency, progress)
-    order = [_key(task) for task in tasks(folder, plan)]
-    return log.finish(order, _made_by("answers", plan))
-
-
-def tasks(folder: Path, plan: RunPlan) -> Iterator[Task]:
-    """Every (setting, question) of the run in the order of the tables, one shard in memory at a time."""
-    for setting in plan.settings:
-        questions = read_folder(folder / "questions", Question)
-        if has_context(setting):
-            contexts = read_folder(folder / "contexts" / setting, Context)
-            for question, context in zip(questions, contexts, strict=True):
-                yield Task(setting, question, context)
-        else:
-            for question in questions:
-                yield Task(setting, question, None)
+    if len(done) < len(order):
+        with progress("answers", len(order), len(done)) as advance:
+            await work(tasks(folder, plan, done), ask, log, client.concurrency, advance)
+    refusals.check()
+    return log.complete(order)
 
 
-def answered(folder: Path) -> int:
-    """How many answers the run folder already holds."""
-    return len(AnswerLog(folder / "answers").read())
-
-
-async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
+async def _ask(task: Task, plan: RunPlan, client: VlmClient, refusals: Refusals) -> Answer:
     from m4rag.vlm.client import RequestRefused
     from m4rag.vlm.images import read_image
     from m4rag.vlm.parsing import parse
@@ -204,13 +177,15 @@ async def _ask(task: Task, plan: RunPlan, client: VlmClient) -> Answer:
         prompt_language,
     )
     try:
-        completion = await client.generate(
-            prompt,
-            image=read_image(question.image) if with_image and question.image else None,
-            schema=answer_schema(len(question.options)),
-            max_tokens=plan.decoding["max_tokens"],
-            temperature=plan.decoding["temperature"],
-            seed=plan.decoding["seed"],
+        completion = await refusals.watch(
+            client.generate(
+                prompt,
+                image=read_image(question.image) if with_image and question.image else None,
+                schema=answer_schema(len(question.options)),
+                max_tokens=plan.decoding["max_tokens"],
+                temperature=plan.decoding["temperature"],
+                seed=plan.decoding["seed"],
+            )
         )
     except RequestRefused as error:
         # The server is well but will not take this request (context too long): the question stays, as an error.
@@ -233,10 +208,6 @@ def _context_language(task: Task, plan: RunPlan) -> str:
     if task.setting not in (ORACLE, IRRELEVANT):
         return "mixed"
     return task.question.language if plan.context_language == NATIVE else CONTEXT_LANGUAGE
-
-
-def _key(task: Task) -> Key:
-    return (task.setting, task.question.question_id)
 
 
 def _made_by(kind: str, plan: RunPlan, **config: str) -> Manifest:

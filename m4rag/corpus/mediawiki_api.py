@@ -82,7 +82,7 @@ class Fetched:
     def pages(self) -> Iterator[Page]:
         """The rows that were asked for, in the order in which they came."""
         asked = set(self.asked)
-        return (page for page in self.log.logged() if page.asked in asked)
+        return (page for _, page in self.log.logged() if page.asked in asked)
 
 
 def read_titles(path: Path) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def fetch(titles: Path, site: str, folder: Path, *, progress: Progress = silent,
     url = api_url(site)
     host = re.sub(r"[^\w.-]", "_", urlsplit(url).netloc)
     log = RowLog(folder / f"{host}.jsonl", Page)
-    there = {page.asked for page in log.logged()}
+    there = {page.asked for _, page in log.logged()}
     missing = [each for each in asked if each not in there]
     facts = folder / f"{host}.json"
     if missing or not facts.exists():

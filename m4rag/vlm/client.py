@@ -2,7 +2,8 @@
 
 One user message per question: the image first, so that vLLM's prefix cache serves every question about it, then the
 text. Images travel as the bytes they are (see `m4rag.vlm.images`). A request changes nothing on the server and
-carries its seed, so one that got no answer is safe to send again.
+carries its seed, so one that got no answer is safe to send again. How many are in flight follows what the server takes
+(see `m4rag.vlm.congestion`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from m4rag.errors import BadData, M4ragError, Unavailable, UsageError
+from m4rag.vlm.congestion import CongestionWindow, Shed
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -31,8 +33,12 @@ ATTEMPTS = 5
 BACKOFF_S = 0.5
 MAX_WAIT_S = 60.0
 CONNECT_S = 10.0
-RETRIED = frozenset({429, 502, 503, 504})
+SHEDDING = frozenset({429, 503})
+RETRIED = SHEDDING | {502, 504}
 REFUSED = frozenset({400, 413, 422})
+
+# Where an image's address begins. No text in a request can hold this: inside a JSON string its quotes are escaped.
+ADDRESS = b'"url": "'
 
 TOO_LONG = re.compile(r"(?:maximum|max) (?:context|model) length|context length|max_model_len", re.IGNORECASE)
 
@@ -88,7 +94,7 @@ class VlmClient:
         url: Base URL ending in `/v1`.
         api_key: Bearer token, None for a server without authentication.
         timeout_s: Seconds for one request, queueing inside the server included.
-        concurrency: Requests in flight at once; further calls wait their turn.
+        concurrency: Requests in flight at most, fewer while the server sheds load; further calls wait their turn.
     """
 
     def __init__(
@@ -98,7 +104,8 @@ class VlmClient:
         self.timeout_s = timeout_s
         self.concurrency = concurrency
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._slots = asyncio.Semaphore(concurrency)
+        self._window = CongestionWindow(concurrency)
+        self._answers = 0
         self._asking_for_model = asyncio.Lock()
         self._model: ServedModel | None = None
         self._session: ClientSession | None = None
@@ -159,7 +166,7 @@ class VlmClient:
         """
         content: list[dict[str, Any]] = [{"type": "text", "text": prompt}]
         if image is not None:
-            content.insert(0, {"type": "image_url", "image_url": {"url": image.data_url}})
+            content.insert(0, {"type": "image_url", "image_url": {"url": ""}})
         request: dict[str, Any] = {
             "model": (await self.model()).name,
             "messages": [{"role": "user", "content": content}],
@@ -170,9 +177,8 @@ class VlmClient:
         if schema is not None:
             named = {"name": "answer", "schema": schema, "strict": True}
             request["response_format"] = {"type": "json_schema", "json_schema": named}
-        body = json.dumps(request).encode()
-        async with self._slots:
-            answer, latency_ms = await self._with_retries("POST", f"{self.url}/chat/completions", body)
+        body = _with_image(json.dumps(request).encode(), image)
+        answer, latency_ms = await self._with_retries("POST", f"{self.url}/chat/completions", body)
         return _completion(answer, latency_ms, self.url)
 
     async def _ask_for_model(self) -> ServedModel:
@@ -202,27 +208,35 @@ class VlmClient:
         """Send a request until it is answered, refused, or has failed too often."""
         import aiohttp
 
-        trouble = ""
-        for attempt in range(ATTEMPTS):
+        tries, failures, answers = 0, 0, 0
+        trouble, wait = "", 0.0
+        while failures < ATTEMPTS:
+            await asyncio.sleep(wait)
+            tries, failures = tries + 1, failures + 1
+            wait = _backoff(tries)
             try:
-                return await self._send(method, url, body)
+                async with self._window.slot():
+                    answers = self._answers
+                    reply = await self._send(method, url, body)
+                self._answers += 1
+                return reply
             except _Busy as busy:
-                trouble, wait = busy.what, busy.wait_s
+                trouble = busy.what
+                wait = wait if busy.wait_s is None else min(busy.wait_s, MAX_WAIT_S)
+                if isinstance(busy, Shed) and not busy.alone:
+                    failures -= 1  # it works for others: there are too many of us, and soon there are fewer
             except aiohttp.InvalidURL:
                 raise UsageError("not a URL", where=url, remedy="Correct M4RAG_VLM_URL.") from None
             except aiohttp.ConnectionTimeoutError:
-                trouble, wait = f"no connection within {CONNECT_S:g} s", None
+                trouble = f"no connection within {CONNECT_S:g} s"
             except TimeoutError:
-                raise Unavailable(
-                    f"no answer within {self.timeout_s:g} s",
-                    where=url,
-                    remedy="Raise M4RAG_VLM_TIMEOUT_S or lower M4RAG_VLM_CONCURRENCY.",
-                ) from None
+                trouble = f"no answer within {self.timeout_s:g} s"
+                if self._answers == answers:  # not even to others
+                    raise Unavailable(
+                        trouble, where=url, remedy="Raise M4RAG_VLM_TIMEOUT_S or lower M4RAG_VLM_CONCURRENCY."
+                    ) from None
             except aiohttp.ClientError as error:
-                trouble, wait = str(error) or "the connection was closed without an answer", None
-            if attempt < ATTEMPTS - 1:
-                jittered = BACKOFF_S * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-                await asyncio.sleep(jittered if wait is None else min(wait, MAX_WAIT_S))
+                trouble = str(error) or "the connection was closed without an answer"
         raise Unavailable(
             f"no answer after {ATTEMPTS} attempts ({trouble})",
             where=url,
@@ -258,11 +272,29 @@ class _Busy(M4ragError):
         self.wait_s = wait_s
 
 
+class _Overloaded(_Busy, Shed):
+    """It asks because it has too much to do."""
+
+
+def _with_image(body: bytes, image: ImageData | None) -> bytes:
+    """The request with its image put in as it is: a JSON writer would look at every letter of it."""
+    if image is None:
+        return body
+    before, address, after = body.partition(ADDRESS)
+    return b"".join((before, address, image.data_url.encode("ascii"), after))
+
+
+def _backoff(tries: int) -> float:
+    """Seconds to wait after so many tries: doubling up to eight times the first, jittered."""
+    return BACKOFF_S * 2.0 ** min(tries - 1, 3) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+
+
 def _problem(response: ClientResponse, text: str) -> M4ragError:
     """The error that an HTTP status and an OpenAI error body stand for."""
     message, status, url = error_message(text), response.status, str(response.url)
     if status in RETRIED:
-        return _Busy(f"HTTP {status}: {message}", retry_after(response.headers.get("Retry-After"), datetime.now(UTC)))
+        kind = _Overloaded if status in SHEDDING else _Busy
+        return kind(f"HTTP {status}: {message}", retry_after(response.headers.get("Retry-After"), datetime.now(UTC)))
     if status in REFUSED:
         return ContextTooLong(message) if TOO_LONG.search(message) else RequestRefused(message)
     remedies = {

@@ -8,15 +8,18 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
+
+from cachetools import LRUCache, cached
 
 from m4rag.errors import BadData, UsageError
 
 MIME = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 64 * 2**20
-CACHED_IMAGES = 256
+CACHED_BYTES = 256 * 2**20
 
 DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 WEB_URL = re.compile(r"https?://", re.IGNORECASE)
@@ -45,11 +48,16 @@ class ImageData:
         """The image as a `data:` URL; encoded once, since a benchmark shows each image many times."""
         return f"data:{self.mime};base64,{base64.b64encode(self.data).decode('ascii')}"
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the image takes in memory, its `data:` URL included."""
+        return len(self.data) * 7 // 3
+
 
 def read_image(source: str | Path | bytes, root: Path | None = None) -> ImageData:
     """Read an image from a file, a `data:` URL or bytes, and check that it is one.
 
-    The last 256 files read are kept, as long as they do not change.
+    The files read last are kept, up to 256 MiB of them, as long as they do not change.
 
     Args:
         source: Path, `data:image/...;base64,` URL, or the bytes themselves.
@@ -100,7 +108,7 @@ def _from_data_url(encoded: str, where: str) -> ImageData:
     return _check(data, f"{where}...")
 
 
-@lru_cache(maxsize=CACHED_IMAGES)
+@cached(LRUCache[object, ImageData](CACHED_BYTES, getsizeof=lambda image: image.kept_bytes), lock=Lock())
 def _read(path: Path, modified_ns: int, size: int) -> ImageData:
     del modified_ns, size  # part of the key only: a file that changed is read again
     return _check(path.read_bytes(), str(path))

@@ -15,7 +15,8 @@ from aiohttp import web
 from run_folders import write_run
 from typer.testing import CliRunner
 
-from m4rag.bench import judge, judgements
+from m4rag import durable
+from m4rag.bench import judge
 from m4rag.bench.judge import judge_run
 from m4rag.bench.judgements import JUDGEMENTS, pairs
 from m4rag.bench.relevance import write_relevance
@@ -230,7 +231,7 @@ def test_a_crash_while_old_judgements_are_replaced_loses_none(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(judgements, "write_folder", crash)
+        patched.setattr(durable, "write_folder", crash)
         with pytest.raises(KeyboardInterrupt):
             judge_run(run, settings(run), server.url, silent)
     assert not (run / JUDGEMENTS / "manifest.json").exists()
