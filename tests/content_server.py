@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
@@ -21,8 +21,8 @@ def preferred(options: list[str]) -> int:
 
 
 @contextmanager
-def content_server() -> Iterator[tuple[str, list[str]]]:
-    """Base URL of the server, and the prompts it was given so far."""
+def content_server(refuses: Callable[[str], bool] = lambda prompt: False) -> Iterator[tuple[str, list[str]]]:
+    """Base URL of the server, and the prompts it was given so far; it will not take those that it `refuses`."""
     prompts: list[str] = []
 
     async def models(request: web.Request) -> web.Response:
@@ -32,6 +32,8 @@ def content_server() -> Iterator[tuple[str, list[str]]]:
         content = (await request.json())["messages"][0]["content"]
         prompt = content if isinstance(content, str) else content[-1]["text"]
         prompts.append(prompt)
+        if refuses(prompt):
+            return web.json_response({"error": {"message": "I refuse this one"}}, status=400)
         said = json.dumps({"explanation": "", "answer": preferred(NUMBERED.findall(prompt)) + 1})
         return web.json_response(
             {

@@ -2,7 +2,7 @@
 
 vLLM queues what it cannot take at once, so the window starts at its most. A gateway or a rate limit before it sheds
 load instead (HTTP 429, 503), and what is queued for too long times out. Then the window shrinks by a quarter, once for
-all that was sent under the same window, and grows by one request whenever a full window was answered.
+all that was sent under the same window, and grows by one request for each full window that was answered.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class CongestionWindow:
         self._most = most
         self._size = float(most)
         self._in_flight = 0
+        self._waiting = 0
         self._shrinks = 0
         self._room = asyncio.Condition()
 
@@ -51,7 +52,11 @@ class CongestionWindow:
         nothing about load.
         """
         async with self._room:
-            await self._room.wait_for(lambda: self._in_flight < self.size)
+            self._waiting += 1
+            try:
+                await self._room.wait_for(lambda: self._in_flight < self.size)
+            finally:
+                self._waiting -= 1
             self._in_flight += 1
         sent_under = self._shrinks
         try:
@@ -64,7 +69,7 @@ class CongestionWindow:
                 self._size = max(1.0, self._size * SHRINK)
             raise
         else:
-            if self._in_flight >= self.size:  # a window that nobody fills tells nothing about a larger one
+            if self._waiting:  # a window in which there is room tells nothing about a larger one
                 self._size = min(float(self._most), self._size + 1 / self._size)
         finally:
             self._in_flight -= 1
