@@ -30,7 +30,7 @@ class Settings(BaseSettings):
             that commands which need one start the embedded one.
         vlm_api_key: Bearer token for it.
         vlm_timeout_s: Seconds before one generation is given up.
-        vlm_concurrency: Requests in flight at once.
+        vlm_concurrency: Requests in flight at most; fewer while the server sheds load.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
     """
