@@ -14,11 +14,13 @@ class Row(BaseModel):
     Attributes:
         incidental: Fields that are not content: times of this very execution, paths on this machine. They are stored
             but no digest covers them: the same content has the same digest anywhere.
+        later: Fields that files of earlier versions do not have; there they are their default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     incidental: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
 
 class Document(Row):

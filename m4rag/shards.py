@@ -11,7 +11,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -92,8 +92,26 @@ def write_rows(path: Path, rows: Sequence[BaseModel], model: type[BaseModel]) ->
     return DataFile(name=path.name, rows=len(rows), digest=rows_digest(rows))
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def later_columns(model: type[BaseModel]) -> dict[str, pa.Scalar]:
+    """What a row model's `later` fields are in files from before them: their defaults."""
+    import pyarrow as pa
+
+    schema = arrow_schema(model)
+    return {
+        name: pa.scalar(model.model_fields[name].default, schema.field(name).type)
+        for name in getattr(model, "later", ())
+    }
+
+
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, absent: Mapping[str, pa.Scalar] | None = None
+) -> pa.Table:
     """Read a Parquet file as an Arrow table.
+
+    Args:
+        path: The file.
+        columns: Columns to read, None for all.
+        absent: What a column is where the file does not have it; columns that are not named here must be there.
 
     Raises:
         BadData: Missing, not Parquet, or without one of `columns`; names the file and the column.
@@ -104,14 +122,18 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         file = pq.ParquetFile(path)
         present = set(file.schema_arrow.names)
-        missing = [column for column in columns or () if column not in present]
+        constant = {name: value for name, value in (absent or {}).items() if name not in present}
+        missing = [column for column in columns or () if column not in present | constant.keys()]
         if missing:
             raise BadData(
                 f"no column {', '.join(repr(column) for column in missing)}",
                 where=str(path),
                 remedy=f"It has: {', '.join(sorted(present))}.",
             )
-        return file.read(columns=list(columns) if columns is not None else None)
+        table = file.read(columns=None if columns is None else [name for name in columns if name in present])
+        for name, value in constant.items():
+            table = table.append_column(name, pa.repeat(value, table.num_rows))
+        return table
     except FileNotFoundError:
         raise BadData("no such file", where=str(path)) from None
     except (pa.ArrowInvalid, IsADirectoryError) as error:
@@ -129,7 +151,7 @@ def read_rows(path: Path, model: type[R], places: Sequence[int] | None = None) -
     Raises:
         BadData: The file is unreadable, or a row breaks the model; names the file, the row and the field.
     """
-    table = read_table(path, list(model.model_fields))
+    table = read_table(path, list(model.model_fields), later_columns(model))
     if places is not None:
         table = table.take(places)
     json_columns = _json_columns(model)

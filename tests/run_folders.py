@@ -10,7 +10,7 @@ import random
 from collections import defaultdict
 from pathlib import Path
 
-from m4rag.bench.judgements import JUDGEMENTS, pairs
+from m4rag.bench.judgements import JUDGEMENTS, Sampling, pairs
 from m4rag.bench.relevance import Relevance, write_relevance
 from m4rag.bench.runs import IndexIdentity, Judgement, ModelIdentity, Passage, RunPlan
 from m4rag.bench.scoring import score
@@ -190,7 +190,13 @@ def write_judgements(
                 )
             )
     judge = ModelIdentity(name=model, engine="vllm 0.32.0", root=f"models/{model}", max_model_len=4096, note=note)
-    config = {"run": plan.digest, "judge": judge.model_dump(), "prompts": digest("judge"), "with_answer": with_answer}
+    config = {
+        "run": plan.digest,
+        "judge": judge.model_dump(),
+        "prompts": digest("judge"),
+        "with_answer": with_answer,
+        "decoding": Sampling().decoding,
+    }
     inputs = {"answers": Manifest.read(folder / "answers").digest}
     made_by = Manifest(kind=JUDGEMENTS, command="bench judge", config=config, inputs=inputs)
     write_folder(folder / JUDGEMENTS, Judgement, rows, made_by)

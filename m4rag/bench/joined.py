@@ -18,7 +18,7 @@ from m4rag.bench.scoring import Scores
 from m4rag.errors import BadData
 from m4rag.manifests import Manifest
 from m4rag.schema import Answer, Question, Row
-from m4rag.shards import arrow_schema, read_table
+from m4rag.shards import arrow_schema, later_columns, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,7 @@ def read_folder_table(folder: Path, model: type[Row]) -> pa.Table:
 
     tables = []
     for file in Manifest.read(folder).files:
-        table = read_table(folder / file.name, list(model.model_fields))
+        table = read_table(folder / file.name, list(model.model_fields), later_columns(model))
         if table.num_rows != file.rows:
             raise BadData(f"{table.num_rows} rows where the manifest says {file.rows}", where=str(folder / file.name))
         tables.append(table)

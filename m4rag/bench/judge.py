@@ -2,7 +2,7 @@
 
 One request for each question and passage, with the question's image, in the published protocol: the score is of the
 passage, not of any answer. Passages of all settings that show any are judged, those of `oracle` too; a passage that
-several settings showed with a question is judged once.
+several settings showed with a question is judged once, or as often as its score is to be the median of.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m4rag.bench.benchmark import finish, identify, with_client
-from m4rag.bench.judgements import JUDGEMENTS, JudgementLog, Pair, pairs
+from m4rag.bench.judgements import JUDGEMENTS, MAX_TOKENS, JudgementLog, Pair, Sampling, pairs
 from m4rag.bench.refusals import Refusals
 from m4rag.bench.relevance import Relevance, read_relevance
 from m4rag.bench.runs import Judgement, ModelIdentity, RunPlan
@@ -26,11 +26,18 @@ from m4rag.settings import Settings
 if TYPE_CHECKING:
     from m4rag.vlm.client import VlmClient
 
-MAX_TOKENS = 512
+
+GREEDY = Sampling()
 
 
 def judge_run(
-    run_folder: Path, settings: Settings, url: str, progress: Progress, *, with_answer: bool = True
+    run_folder: Path,
+    settings: Settings,
+    url: str,
+    progress: Progress,
+    *,
+    with_answer: bool = True,
+    sampling: Sampling = GREEDY,
 ) -> Relevance:
     """Judge the passages of a finished run, then score it and write its report again.
 
@@ -44,6 +51,7 @@ def judge_run(
         progress: Shows long work.
         with_answer: Whether the judge is told the right answer, as the published one is; without it, it judges by
             what is known when a question is served.
+        sampling: How often each passage is judged; its score is the median.
 
     Raises:
         UsageError: No setting of the run shows a passage.
@@ -55,19 +63,22 @@ def judge_run(
 
     async def judging(client: VlmClient) -> None:
         judge = await identify(client, plan.dataset)
-        log = JudgementLog(run_folder / JUDGEMENTS, _made_by(run_folder, plan, judge, with_answer))
+        log = JudgementLog(run_folder / JUDGEMENTS, _made_by(run_folder, plan, judge, with_answer, sampling))
         judged = log.done()
         refusals = Refusals(client.url, answered=bool(judged))
-        waiting = [pair for pair in wanted if pair.key not in judged]
+        # Samples of one passage follow each other: the server's prefix cache has the prompt.
+        requests = [(pair, sample) for pair in wanted for sample in range(sampling.samples)]
+        waiting = [(pair, sample) for pair, sample in requests if pair.sample_key(sample) not in judged]
 
-        async def ask(pair: Pair) -> Judgement:
-            return await _ask(pair, client, judge.name, plan.images, with_answer, refusals)
+        async def ask(request: tuple[Pair, int]) -> Judgement:
+            pair, sample = request
+            return await _ask(pair, sample, client, judge.name, plan.images, with_answer, sampling, refusals)
 
         if waiting:
-            with progress("judgements", len(wanted), len(wanted) - len(waiting)) as advance:
+            with progress("judgements", len(requests), len(requests) - len(waiting)) as advance:
                 await work(iter(waiting), ask, log, client.concurrency, advance)
         refusals.check()
-        log.complete(wanted)
+        log.complete(wanted, sampling.samples)
 
     asyncio.run(with_client(settings, url, judging))
     finish(run_folder)
@@ -78,7 +89,14 @@ def judge_run(
 
 
 async def _ask(
-    pair: Pair, client: VlmClient, judge: str, images: str, with_answer: bool, refusals: Refusals
+    pair: Pair,
+    sample: int,
+    client: VlmClient,
+    judge: str,
+    images: str,
+    with_answer: bool,
+    sampling: Sampling,
+    refusals: Refusals,
 ) -> Judgement:
     from m4rag.vlm.images import read_image
     from m4rag.vlm.parsing import parse
@@ -89,13 +107,21 @@ async def _ask(
     common = {
         "question_id": question.question_id,
         "chunk_id": pair.chunk_ids[0],
+        "sample": sample,
         "model": judge,
         "with_answer": with_answer,
     }
     image = read_image(question.image) if images == "all" and question.image else None
     try:
         prompt = render_judge(question.question, pair.passage, right if with_answer else None)
-        request = client.generate(prompt, image=image, schema=judge_schema(), max_tokens=MAX_TOKENS)
+        request = client.generate(
+            prompt,
+            image=image,
+            schema=judge_schema(),
+            max_tokens=MAX_TOKENS,
+            temperature=sampling.temperature,
+            seed=sample,
+        )
         completion = await refusals.watch(request)
     except BadData as error:
         # A blank passage, or a request that the server will not take: the pair stays, as an error.
@@ -112,7 +138,7 @@ async def _ask(
     )
 
 
-def _made_by(run_folder: Path, plan: RunPlan, judge: ModelIdentity, with_answer: bool) -> Manifest:
+def _made_by(run_folder: Path, plan: RunPlan, judge: ModelIdentity, with_answer: bool, sampling: Sampling) -> Manifest:
     from m4rag.vlm import prompts
 
     config = {
@@ -120,7 +146,7 @@ def _made_by(run_folder: Path, plan: RunPlan, judge: ModelIdentity, with_answer:
         "judge": judge.model_dump(mode="json"),
         "prompts": prompts.judge_digest(),
         "with_answer": with_answer,
-        "decoding": {"temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": 0},
+        "decoding": sampling.decoding,
     }
     inputs = {"answers": Manifest.read(run_folder / "answers").digest}
     return Manifest(kind=JUDGEMENTS, command="bench judge", config=config, inputs=inputs)

@@ -1,9 +1,9 @@
 """What a judge said about the passages of a run: the pairs to judge, the log that survives a crash, the aggregates.
 
-`judgements/` of a run folder holds one row for each question and passage, whatever the settings in which the passage
-was shown. While a judge works, rows are in a log that is named by who judges and how, so another judge neither
-continues nor spoils it; when every pair was asked, the log becomes Parquet shards with a manifest and replaces those
-of an earlier judge.
+`judgements/` of a run folder holds one row for each question and passage (and sample, where each is judged several
+times), whatever the settings in which the passage was shown. While a judge works, rows are in a log that is named by
+who judges and how, so another judge neither continues nor spoils it; when every pair was asked, the log becomes Parquet
+shards with a manifest and replaces those of an earlier judge.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
+from typing import Any
 
 from m4rag.bench.joined import answers_by_setting, read_folder_table, shown_ids, shown_passages
 from m4rag.bench.runs import Judgement, RunPlan
@@ -21,6 +23,53 @@ from m4rag.schema import Question, Status
 from m4rag.shards import read_folder
 
 JUDGEMENTS = "judgements"
+
+MAX_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How often a judge is asked about each passage, and how.
+
+    One greedy judgement, or several drawn ones, whose median is the score (self-consistency, Wang et al. 2023).
+
+    Attributes:
+        samples: Requests a passage, an odd number; their seeds are 0, 1, 2, ...
+        temperature: 0 for one sample, above 0 for several.
+
+    Raises:
+        UsageError: Their number is even or below 1, or the temperature does not go with it.
+    """
+
+    samples: int = 1
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no median, or the same judgement again and again."""
+        if self.samples < 1 or self.samples % 2 == 0:
+            raise UsageError(
+                f"{self.samples} samples have no middle one", where="--samples", remedy="Use an odd number."
+            )
+        if self.samples == 1 and self.temperature != 0:
+            raise UsageError("a single sample is greedy", where="--temperature", remedy="Add --samples 5, say.")
+        if self.samples > 1 and not 0 < self.temperature <= 2:
+            raise UsageError(
+                f"samples at temperature {self.temperature:g} say nothing",
+                where="--temperature",
+                remedy="Use 0.7, say.",
+            )
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """As it enters the identity of judgements."""
+        several = {"samples": self.samples} if self.samples > 1 else {}
+        return {"temperature": self.temperature, "max_tokens": MAX_TOKENS, "seed": 0, **several}
+
+    @classmethod
+    def of(cls, judgements: Manifest) -> Sampling:
+        """How judgements on disk were made."""
+        decoding = judgements.config["decoding"]
+        return cls(decoding.get("samples", 1), decoding["temperature"])
 
 
 @dataclass(frozen=True)
@@ -37,10 +86,29 @@ class Pair:
     passage: str
     chunk_ids: tuple[str, ...]
 
+    def sample_key(self, sample: int) -> Key:
+        """What the log knows a sample of the pair by."""
+        return self.question.question_id, self.chunk_ids[0], str(sample)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge makes of one question and passage.
+
+    Attributes:
+        scores: The scores of the samples that have one, by seed.
+        samples: Samples.
+        status: `ok` if more than half of them have a score, else what became of the first that has none.
+    """
+
+    scores: tuple[int, ...]
+    samples: int
+    status: Status
+
     @property
-    def key(self) -> Key:
-        """What the log knows the pair by."""
-        return self.question.question_id, self.chunk_ids[0]
+    def score(self) -> int | None:
+        """The median of the scores (of two middle ones the lower), None unless the status is `ok`."""
+        return median_low(self.scores) if self.status is Status.OK else None
 
 
 @dataclass(frozen=True)
@@ -70,29 +138,29 @@ class JudgementLog(ResultLog[Judgement]):
         super().__init__(folder, f"log-{short(made_by.identity)}.jsonl", Judgement, made_by)
 
     def key(self, row: Judgement) -> Key:
-        """(question id, chunk id)."""
-        return row.question_id, row.chunk_id
+        """(question id, chunk id, sample)."""
+        return row.question_id, row.chunk_id, str(row.sample)
 
     def failed(self, row: Judgement) -> bool:
         """Whether there is no score."""
         return row.status is not Status.OK
 
-    def complete(self, pairs: Sequence[Pair]) -> Manifest:
-        """Turn the log into shards, one row for each question and passage.
+    def complete(self, pairs: Sequence[Pair], samples: int = 1) -> Manifest:
+        """Turn the log into shards, one row for each question, passage and sample.
 
         Returns:
             The manifest of the judgements.
 
         Raises:
-            BadData: A pair was not judged.
+            BadData: A pair was not judged, or not as often.
         """
 
         def arrange(row: Callable[[Key], Judgement]) -> Iterator[Judgement]:
             for pair in pairs:
-                judged = row(pair.key)
-                yield from (judged.model_copy(update={"chunk_id": chunk}) for chunk in pair.chunk_ids)
+                judged = [row(pair.sample_key(sample)) for sample in range(samples)]
+                yield from (one.model_copy(update={"chunk_id": chunk}) for chunk in pair.chunk_ids for one in judged)
 
-        return self.finish([pair.key for pair in pairs], arrange)
+        return self.finish([pair.sample_key(sample) for pair in pairs for sample in range(samples)], arrange)
 
 
 def pairs(folder: Path, plan: RunPlan) -> list[Pair]:
@@ -123,17 +191,32 @@ def pairs(folder: Path, plan: RunPlan) -> list[Pair]:
     return made
 
 
+def read_verdicts(folder: Path) -> dict[tuple[str, str], Verdict]:
+    """What the judge makes of every question and passage, from a run folder that was judged.
+
+    Raises:
+        BadData: The run folder holds no complete judgements.
+    """
+    samples: dict[tuple[str, str], list[Judgement]] = {}
+    for row in read_folder(folder / JUDGEMENTS, Judgement):
+        samples.setdefault((row.question_id, row.chunk_id), []).append(row)
+    return {key: _verdict(rows) for key, rows in samples.items()}
+
+
 def read_scores(folder: Path) -> dict[tuple[str, str], int]:
     """The judge's score of every question and passage that has one, from a run folder that was judged.
 
     Raises:
         BadData: The run folder holds no complete judgements.
     """
-    return {
-        (row.question_id, row.chunk_id): row.score
-        for row in read_folder(folder / JUDGEMENTS, Judgement)
-        if row.status is Status.OK and row.score is not None
-    }
+    verdicts = read_verdicts(folder)
+    return {key: verdict.score for key, verdict in verdicts.items() if verdict.score is not None}
+
+
+def _verdict(rows: Sequence[Judgement]) -> Verdict:
+    scores = tuple(row.score for row in rows if row.status is Status.OK and row.score is not None)
+    status = Status.OK if 2 * len(scores) > len(rows) else next(row.status for row in rows if row.score is None)
+    return Verdict(scores, len(rows), status)
 
 
 def aggregate(question_id: str, shown: Sequence[str], scores: Mapping[tuple[str, str], int]) -> Aggregate | None:

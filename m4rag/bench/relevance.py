@@ -13,14 +13,15 @@ take the image as their unit: questions that share one are not independent.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from m4rag.bench.agreement import Coefficient, krippendorff_alpha
 from m4rag.bench.contexts import NO_RAG, has_context
 from m4rag.bench.joined import (
     answers_by_setting,
@@ -30,10 +31,10 @@ from m4rag.bench.joined import (
     shown_ids,
     shown_passages,
 )
-from m4rag.bench.judgements import JUDGEMENTS, Aggregate, aggregate, read_scores
+from m4rag.bench.judgements import JUDGEMENTS, Aggregate, Key, Sampling, Verdict, aggregate, read_verdicts
 from m4rag.bench.paired import Difference, paired_differences
 from m4rag.bench.rates import Rates, kept_and_mended
-from m4rag.bench.runs import Judgement, ModelIdentity, RunPlan
+from m4rag.bench.runs import ModelIdentity, RunPlan
 from m4rag.bench.statistics import (
     ALL,
     RESAMPLES,
@@ -140,6 +141,37 @@ class Auc(BaseModel):
     groups: int
 
 
+class Consistency(BaseModel):
+    """How far several judgements of the same passage by the same judge agree.
+
+    Attributes:
+        samples: Judgements of each passage; its score is their median.
+        temperature: At which they were drawn.
+        agreement: Krippendorff's alpha of the samples.
+        unanimous: Percentage of the passages with several scores whose scores are all alike.
+        spread: Mean distance of two scores of one passage, 0 to 4.
+        failed: Samples without a score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int
+    temperature: float
+    agreement: Coefficient
+    unanimous: float
+    spread: float
+    failed: int
+
+    @property
+    def words(self) -> str:
+        """In one sentence."""
+        return (
+            f"Each passage was judged {self.samples} times at temperature {self.temperature:g}, and its score is the "
+            f"median: all scores alike for {self.unanimous:.0f} % of the passages, two scores {self.spread:.2f} apart "
+            f"on average, Krippendorff's alpha {self.agreement.words}."
+        )
+
+
 class Relevance(BaseModel):
     """Judged relevance of a run.
 
@@ -150,6 +182,7 @@ class Relevance(BaseModel):
         judgements: Digest of the judgements that this was computed from.
         pairs: Questions with passages judged.
         failed: Status to number of pairs, for those without a score.
+        consistency: How far the judge agrees with itself, None where each passage was judged once.
         auc: How well the scores tell gold passages, None if all passages are gold or none is.
         settings: One entry for each setting with judged passages, in the order of the plan.
         pooled: All settings together, None if there is one only.
@@ -163,6 +196,7 @@ class Relevance(BaseModel):
     judgements: str
     pairs: int
     failed: dict[str, int]
+    consistency: Consistency | None = None
     auc: Auc | None
     settings: tuple[SettingRelevance, ...]
     pooled: SettingRelevance | None
@@ -384,17 +418,20 @@ def measure(folder: Path) -> Relevance:
         raise BadData("these judgements are of other answers", where=str(folder / JUDGEMENTS), remedy=remedy)
     questions = read_folder_table(folder / "questions", Question)
     answers = answers_by_setting(folder, plan, questions)
-    scores = read_scores(folder)
+    verdicts = read_verdicts(folder)
+    scores = {key: verdict.score for key, verdict in verdicts.items() if verdict.score is not None}
     observed = observe(questions, answers, scores)
-    statuses = Counter(read_folder_table(folder / JUDGEMENTS, Judgement)["status"].to_pylist())
+    passages = shown_passages(folder, answers.values())
+    statuses = Counter(verdict.status for verdict in verdicts.values())
     return Relevance(
         judge=ModelIdentity.model_validate(manifest.config["judge"]),
         with_answer=manifest.config["with_answer"],
         prompts_digest=manifest.config["prompts"],
         judgements=manifest.digest,
-        pairs=manifest.rows,
-        failed={status: count for status, count in sorted(statuses.items()) if status != Status.OK},
-        auc=_judge_auc(questions, shown_passages(folder, answers.values()), scores),
+        pairs=len(verdicts),
+        failed={status.value: count for status, count in sorted(statuses.items()) if status is not Status.OK},
+        consistency=_consistency(questions, passages, verdicts, Sampling.of(manifest)),
+        auc=_judge_auc(questions, passages, scores),
         settings=tuple(
             by_relevance(setting, rows, questions.num_rows - len(rows.relevance)) for setting, rows in observed.items()
         ),
@@ -457,6 +494,33 @@ def _pooled(observed: Iterable[Observed], questions: int) -> SettingRelevance:
         groups=joined([part.groups for part in rows]),
     )
     return by_relevance(POOLED, pooled, len(rows) * questions - len(pooled.relevance))
+
+
+def _consistency(
+    questions: pa.Table, passages: pa.Table, verdicts: Mapping[Key, Verdict], sampling: Sampling
+) -> Consistency | None:
+    """Agreement of the samples of each pair, the same text with a question once."""
+    import numpy as np
+
+    if sampling.samples == 1:
+        return None
+    texts = dict(zip(passages["chunk_id"].to_pylist(), passages["text"].to_pylist(), strict=True))
+    group_of = dict(zip(questions["question_id"].to_pylist(), questions["group"].to_pylist(), strict=True))
+    judged = {(question, texts[chunk]): verdict for (question, chunk), verdict in verdicts.items()}
+    counts = [len(verdict.scores) for verdict in judged.values()]
+    scores = np.array([score for verdict in judged.values() for score in verdict.scores], dtype=int)
+    units = np.repeat(np.arange(len(judged)), counts)
+    groups = np.repeat(np.unique([group_of[question] for question, _ in judged], return_inverse=True)[1], counts)
+    several = [verdict.scores for verdict in judged.values() if len(verdict.scores) > 1]
+    distances = [abs(one - two) for given in several for one, two in combinations(given, 2)]
+    return Consistency(
+        samples=sampling.samples,
+        temperature=sampling.temperature,
+        agreement=krippendorff_alpha(scores, units, groups),
+        unanimous=100 * float(np.mean([len(set(given)) == 1 for given in several])) if several else 0.0,
+        spread=float(np.mean(distances)) if distances else 0.0,
+        failed=sampling.samples * len(judged) - len(scores),
+    )
 
 
 def _judge_auc(questions: pa.Table, passages: pa.Table, scores: dict[tuple[str, str], int]) -> Auc | None:

@@ -64,11 +64,12 @@ class Caption(Row):
 
 
 class Judgement(Row):
-    """How relevant a judge finds one passage that was shown with one question.
+    """How relevant a judge finds one passage that was shown with one question, asked once.
 
     Attributes:
         question_id: The question.
         chunk_id: The passage.
+        sample: 0-based number of the request among those about this passage; also its seed.
         score: 1 (irrelevant or misleading) to 5 (directly confirms the right answer), None unless status is `ok`.
         status: What became of the request; everything but `ok` is asked again when judging is repeated.
         model: Name the server gave for the judge.
@@ -80,9 +81,11 @@ class Judgement(Row):
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset({"latency_ms"})
+    later: ClassVar[frozenset[str]] = frozenset({"sample"})
 
     question_id: str
     chunk_id: str
+    sample: int = 0
     score: int | None = None
     status: Status
     model: str

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from m4rag.bench.relevance import Bin, Relevance
 
 
+SEVERAL = 0.7
+"""Temperature at which several samples are drawn where none is named, as in the paper on self-consistency."""
+
+
 class Told(StrEnum):
     """Whether the judge is told the right answer."""
 
@@ -31,22 +35,30 @@ def judge_command(
     answer: Annotated[
         Told, typer.Option(help="shown: the judge knows the right answer, as published; hidden: as when serving.")
     ] = Told.SHOWN,
+    samples: Annotated[
+        int, typer.Option(help="Judge each passage this often, an odd number; its score is the median.")
+    ] = 1,
+    temperature: Annotated[
+        float | None, typer.Option(help="Temperature of several samples. Default: 0.7. A single one is greedy.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge how relevant each passage of a run is, 1 to 5; score, report and record the run again.
 
-    Interrupted, it continues where it stopped; repeated, it asks again only what failed.
+    Interrupted, it continues where it stopped; repeated, it asks again only what failed. How far the judge agrees with
+    people, `m4rag bench agreement` tells.
     """
     from m4rag.bench.judge import judge_run
-    from m4rag.bench.judgements import pairs
+    from m4rag.bench.judgements import Sampling, pairs
     from m4rag.bench.runs import RunPlan
     from m4rag.cli.record import record_run
     from m4rag.settings import settings
     from m4rag.vlm.local import served
 
+    sampling = Sampling(samples, (SEVERAL if samples > 1 else 0.0) if temperature is None else temperature)
     pairs(run, RunPlan.read(run))  # a folder that can't be judged is refused before any server is started
     with served(settings(), vlm_url, say) as url:
-        relevance = judge_run(run, settings(), url, progress, with_answer=answer is Told.SHOWN)
+        relevance = judge_run(run, settings(), url, progress, with_answer=answer is Told.SHOWN, sampling=sampling)
     recorded = record_run(run, settings())
     payload: dict[str, Any] = {
         "run": str(run),
@@ -75,6 +87,8 @@ def _render(console: Console, relevance: Relevance, run: Path) -> None:
         console.print(
             f"judge's AUC, gold against other passages: {found.value:.3f} ({found.low:.3f} - {found.high:.3f})"
         )
+    if relevance.consistency is not None:
+        console.print(relevance.consistency.words, highlight=False)
     if relevance.judge.note is not None:
         console.print(f"[yellow]{relevance.judge.note}[/]")
     console.print(f"report  {run / 'report.html'}", soft_wrap=True, highlight=False, markup=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from m4rag.bench.contexts import NO_RAG, needs_gold, retrieves
 from m4rag.bench.joined import answers_by_setting, read_folder_table, right
-from m4rag.bench.judgements import JUDGEMENTS, read_scores
+from m4rag.bench.judgements import JUDGEMENTS, Sampling, read_scores
 from m4rag.bench.relevance import aggregates
 from m4rag.bench.runs import RunPlan
 from m4rag.errors import BadData, UsageError
@@ -148,7 +148,10 @@ def _score_columns(answers: pa.Table) -> dict[Signal, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A judge that did not know the right answers: its mean score of what each question was shown, shape (rows,)."""
+    """A judge that did not know the right answers: its mean score of what each question was shown, shape (rows,).
+
+    A single judgement and the median of several are different judges: a threshold for one is none for the other.
+    """
 
     name: str
     note: str | None
@@ -171,8 +174,9 @@ def _judged(folder: Path, questions: pa.Table, answers: pa.Table) -> _Judged | s
     relevance = np.array([None if each is None else each.mean for each in found], dtype=float)
     if not np.isfinite(relevance).any():
         return "the judge gave no score that could be read"
-    judge = manifest.config["judge"]
-    return _Judged(judge["name"], judge["note"], relevance, manifest.digest)
+    judge, samples = manifest.config["judge"], Sampling.of(manifest).samples
+    name = judge["name"] if samples == 1 else f"{judge['name']} (median of {samples})"
+    return _Judged(name, judge["note"], relevance, manifest.digest)
 
 
 def _notes(plan: RunPlan, judged: _Judged | str) -> tuple[str, ...]:

@@ -207,6 +207,7 @@ def _tags(
         tags["m4rag.judge.weights_digest"] = relevance.judge.weights_digest or "unknown"
         tags["m4rag.judge.prompts_digest"] = relevance.prompts_digest
         tags["m4rag.judge.with_answer"] = "yes" if relevance.with_answer else "no"
+        tags["m4rag.judge.samples"] = str(relevance.consistency.samples if relevance.consistency else 1)
     if plan.images == "none":
         tags["m4rag.baseline"] = "text-only"
     return {name: _fitting(value, TAG_LENGTH) for name, value in tags.items()}

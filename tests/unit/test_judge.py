@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 from run_folders import write_run
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from m4rag import durable
 from m4rag.bench import judge
 from m4rag.bench.judge import judge_run
-from m4rag.bench.judgements import JUDGEMENTS, pairs
+from m4rag.bench.judgements import JUDGEMENTS, Sampling, pairs, read_scores, read_verdicts
 from m4rag.bench.relevance import write_relevance
 from m4rag.bench.runs import Judgement, Passage, RunPlan
 from m4rag.cli import app
@@ -42,11 +43,15 @@ def verdict(prompt: str) -> str:
 
 
 class Server:
-    """An OpenAI-compatible server in a thread; `reply` gives the words for a prompt, None for HTTP 500."""
+    """An OpenAI-compatible server in a thread; `reply` gives the words for a prompt, None for HTTP 500.
+
+    `by_seed`, where it is set, does so for a prompt and the seed of the request.
+    """
 
     def __init__(self) -> None:
         self.name = "judge-32b"
         self.reply: Reply = verdict
+        self.by_seed: Callable[[str, int], str | None] | None = None
         self.requests: list[dict[str, Any]] = []
         self._loop = asyncio.new_event_loop()
         self._runner: Any = None
@@ -88,7 +93,8 @@ class Server:
 
     async def _completions(self, request: web.Request) -> web.Response:
         body = await request.json()
-        said = self.reply(body["messages"][0]["content"][-1]["text"])
+        prompt = body["messages"][0]["content"][-1]["text"]
+        said = self.reply(prompt) if self.by_seed is None else self.by_seed(prompt, body["seed"])
         if said is None:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
         self.requests.append(body)
@@ -248,6 +254,117 @@ def test_the_order_in_which_the_judge_answers_leaves_no_trace(run: Path, server:
         path.unlink()
     judge_run(run, Settings(home=run, vlm_concurrency=1), server.url, silent)
     assert Manifest.read(run / JUDGEMENTS).digest == one
+
+
+FIVE = Sampling(5, 0.7)
+
+
+def drawn(prompt: str, seed: int) -> str:
+    """A judge that is of two minds: what `score_of` says for three seeds, one away from it for two."""
+    score = score_of(prompt)
+    away = score - 1 if score == 5 else score + 1
+    return json.dumps({"explanation": "So.", "answer": score if seed in (0, 2, 4) else away})
+
+
+def test_the_score_is_the_median_of_seeded_samples_and_all_of_them_are_kept(run: Path, server: Server) -> None:
+    server.by_seed = drawn
+    relevance = judge_run(run, settings(run), server.url, silent, sampling=FIVE)
+    wanted = pairs(run, RunPlan.read(run))
+    assert len(server.requests) == 5 * len(wanted)
+    assert {request["temperature"] for request in server.requests} == {0.7}
+    asked = Counter((prompt, request["seed"]) for prompt, request in zip(server.prompts, server.requests, strict=True))
+    assert {seed for _, seed in asked} == {0, 1, 2, 3, 4}
+    assert {row.sample for row in rows(run)} == {0, 1, 2, 3, 4}
+    scores = read_scores(run)
+    assert len(scores) == len(rows(run)) / 5 == relevance.pairs
+    by_sample = {(row.question_id, row.chunk_id, row.sample): row.score for row in rows(run)}
+    for (question, chunk), score in scores.items():
+        given = [by_sample[question, chunk, sample] for sample in range(5)]
+        assert score == sorted(given)[2] == given[0]  # type: ignore[type-var]
+    found = relevance.consistency
+    assert found is not None
+    assert (found.samples, found.temperature, found.failed) == (5, 0.7, 0)
+    assert found.unanimous == 0
+    assert found.spread == pytest.approx(0.6)  # of ten pairs of samples six are one apart
+    assert found.agreement.value is not None
+    assert 0 < found.agreement.value < 1
+    assert "judged 5 times at temperature 0.7" in found.words
+
+
+def test_a_judge_that_dies_between_two_samples_is_asked_for_the_others_only(run: Path, server: Server) -> None:
+    left = iter(range(103))
+    server.by_seed = lambda prompt, seed: drawn(prompt, seed) if next(left, None) is not None else None
+    with pytest.raises(Unavailable, match="out of memory"):
+        judge_run(run, settings(run), server.url, silent, sampling=FIVE)
+    (log,) = (run / JUDGEMENTS).glob("log-*")
+    kept, said = log.read_bytes().count(b"\n"), len(server.requests)
+    server.by_seed = drawn
+    judge_run(run, settings(run), server.url, silent, sampling=FIVE)
+    assert len(server.requests) - said == 5 * len(pairs(run, RunPlan.read(run))) - kept
+    interrupted = Manifest.read(run / JUDGEMENTS).digest
+    for path in (run / JUDGEMENTS).iterdir():
+        path.unlink()
+    judge_run(run, settings(run), server.url, silent, sampling=FIVE)
+    assert Manifest.read(run / JUDGEMENTS).digest == interrupted
+
+
+def test_several_samples_are_another_judgement_than_one(run: Path, server: Server) -> None:
+    identities = {}
+    for sampling in (Sampling(), FIVE, Sampling(3, 0.7), Sampling(3, 1.0)):
+        judge_run(run, settings(run), server.url, silent, sampling=sampling)
+        identities[sampling] = Manifest.read(run / JUDGEMENTS).identity
+        assert Sampling.of(Manifest.read(run / JUDGEMENTS)) == sampling
+    assert len(set(identities.values())) == 4
+    once = judge_run(run, settings(run), server.url, silent)
+    assert once.consistency is None
+
+
+@pytest.mark.parametrize(
+    ("statuses", "score", "status"),
+    [
+        ((5, 4, 4, None, None), 4, "ok"),
+        ((5, 4, 4, 2, None), 4, "ok"),  # of the two in the middle the lower
+        ((5, 5, 2, 3, None), 3, "ok"),
+        ((5, 4, None, None, None), None, "unparsable"),
+        ((None,) * 5, None, "unparsable"),
+    ],
+)
+def test_more_than_half_of_the_samples_must_have_a_score(
+    run: Path, server: Server, statuses: tuple[int | None, ...], score: int | None, status: str
+) -> None:
+    server.by_seed = lambda prompt, seed: (
+        "I would not say." if statuses[seed] is None else json.dumps({"explanation": "", "answer": statuses[seed]})
+    )
+    relevance = judge_run(run, settings(run), server.url, silent, sampling=FIVE)
+    verdicts = read_verdicts(run)
+    assert {verdict.score for verdict in verdicts.values()} == {score}
+    assert {verdict.status.value for verdict in verdicts.values()} == {status}
+    assert relevance.failed == ({} if status == "ok" else {status: len(verdicts)})
+
+
+def test_judgements_of_an_earlier_version_are_read_and_not_asked_for_again(run: Path, server: Server) -> None:
+    judge_run(run, settings(run), server.url, silent)
+    asked, kept = len(server.requests), rows(run)
+    for path in (run / JUDGEMENTS).glob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns(["sample"]), path)
+    assert rows(run) == kept
+    relevance = judge_run(run, settings(run), server.url, silent)
+    assert len(server.requests) == asked
+    assert relevance.pairs == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--samples", "4"], "4 samples have no middle one"),
+        (["--samples", "0"], "0 samples have no middle one"),
+        (["--temperature", "0.7"], "a single sample is greedy"),
+        (["--samples", "5", "--temperature", "0"], "samples at temperature 0 say nothing"),
+    ],
+)
+def test_senseless_samples_are_refused(run: Path, options: list[str], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        CliRunner().invoke(app, ["bench", "judge", str(run), *options], catch_exceptions=False)
 
 
 def test_a_run_without_context_cannot_be_judged(tmp_path: Path) -> None:
