@@ -186,6 +186,7 @@ async def with_client(settings: Settings, url: str, work: Callable[[VlmClient], 
 
 def finish(folder: Path) -> Scores:
     """Score a run's answers and its judgements, and write its report. Calls no model; may be repeated at will."""
+    from m4rag.bench.labels import write_agreement
     from m4rag.bench.relevance import write_relevance
     from m4rag.bench.report import write_report
     from m4rag.bench.scoring import score
@@ -196,6 +197,7 @@ def finish(folder: Path) -> Scores:
     scores = score(questions, answers, images=plan.images, option_order=plan.option_order)
     write_atomic(folder / SCORES, scores.model_dump_json(indent=2).encode() + b"\n")
     write_relevance(folder)
+    write_agreement(folder)
     write_report(folder)
     return scores
 

@@ -22,6 +22,7 @@ from m4rag.bench.contexts import TEXT_ONLY
 from m4rag.bench.examples import Example, choose_examples
 from m4rag.bench.findings import TEXT_ONLY_LABEL, finding, relevance_finding, what_it_is
 from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, read_scores, shown_passages
+from m4rag.bench.labels import Agreement, read_agreement
 from m4rag.bench.pictures import Picture, embed
 from m4rag.bench.relevance import EDGES, MINIMUM, Relevance, SettingRelevance, read_relevance
 from m4rag.bench.runs import RunPlan
@@ -112,6 +113,7 @@ class Judged:
     """The section about judged relevance: its sentence, and the plots with their settings, all together first."""
 
     relevance: Relevance
+    agreement: Agreement | None
     sentence: str
     itself: bool
     plots: tuple[tuple[SettingRelevance, dict[str, tuple[Dot, ...]]], ...]
@@ -159,7 +161,7 @@ def current_report(run_folder: Path) -> Path:
 def _seal(folder: Path) -> str:
     """Digest of what a report is made from."""
     relevance = read_relevance(folder)
-    judged = [] if relevance is None else [relevance.model_dump(mode="json")]
+    judged = [found.model_dump(mode="json") for found in (relevance, read_agreement(folder)) if found is not None]
     return digest([RunPlan.read(folder).digest, read_scores(folder).model_dump(mode="json"), *judged])
 
 
@@ -197,7 +199,7 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         "places": max((len(s.positions.chosen) for s in scores.settings if s.positions), default=0),
         "rate_marks": RATE_MARKS,
         "minimum": MINIMUM,
-        "judged": _judged(plan, read_relevance(folder)),
+        "judged": _judged(plan, read_relevance(folder), read_agreement(folder)),
         "examples": examples,
         "pictures": {example.question.image: _picture(example) for example in examples if example.question.image},
         "tongues": _tongues(questions, examples),
@@ -262,13 +264,14 @@ def _label(dimension: str, key: str) -> str:
     return key or "(none)"
 
 
-def _judged(plan: RunPlan, relevance: Relevance | None) -> Judged | None:
+def _judged(plan: RunPlan, relevance: Relevance | None, agreement: Agreement | None) -> Judged | None:
     """The section about judged relevance, None for a run that nobody judged."""
     if relevance is None:
         return None
     shown = [*([relevance.pooled] if relevance.pooled else []), *relevance.settings]
     plots = tuple((setting, {rate: _dots(setting, rate) for rate in RATES}) for setting in shown)
-    return Judged(relevance, relevance_finding(plan, relevance), relevance.judge.name == plan.model.name, plots)
+    itself = relevance.judge.name == plan.model.name
+    return Judged(relevance, agreement, relevance_finding(plan, relevance), itself, plots)
 
 
 def _dots(setting: SettingRelevance, rate: str) -> tuple[Dot, ...]:

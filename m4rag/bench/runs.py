@@ -9,6 +9,8 @@
   scores.json                  m4rag.bench.scoring.Scores
   judgements/                  Judgement rows (only after `bench judge`), manifest when every passage was judged
   relevance.json               m4rag.bench.relevance.Relevance, where there are judgements
+  labels/                      Label rows (only after `bench agreement`)
+  agreement.json               m4rag.bench.labels.Agreement, where there are judgements and labels
   report.html                  the self-contained report
 """
 
@@ -94,6 +96,22 @@ class Judgement(Row):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_ms: float = 0.0
+
+
+class Label(Row):
+    """How relevant a person finds one passage that was shown with one question.
+
+    Attributes:
+        question_id: The question.
+        chunk_id: The passage: the first of those of the question that have its text.
+        rater: Who says so.
+        score: 1 to 5, by the judge's rubric.
+    """
+
+    question_id: str
+    chunk_id: str
+    rater: str
+    score: int
 
 
 class ModelIdentity(BaseModel):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from m4rag.cli.bench_agreement import agreement_command
 from m4rag.cli.bench_analyse import analyse_command
 from m4rag.cli.bench_compare import compare_command
 from m4rag.cli.bench_judge import judge_command
@@ -118,6 +119,7 @@ def record_command(
 
 
 app.command("judge")(judge_command)
+app.command("agreement")(agreement_command)
 app.command("score")(score_command)
 app.command("report")(report_command)
 app.command("compare")(compare_command)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from m4rag.bench.findings import describe
 from m4rag.bench.joined import read_scores
+from m4rag.bench.labels import AGREEMENT, read_agreement
 from m4rag.bench.relevance import RELEVANCE, Relevance, read_relevance
 from m4rag.bench.report import current_report
 from m4rag.bench.runs import PLAN, RunPlan
@@ -109,7 +110,9 @@ def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
         "Check MLFLOW_TRACKING_URI and that server. Nothing is lost: "
         f"`m4rag bench record {run_folder}` records the run later."
     )
-    names = (report.name, PLAN, "scores.json", *([RELEVANCE] if relevance is not None else []))
+    agreement = read_agreement(run_folder)
+    names = [report.name, PLAN, "scores.json"]
+    names += [name for name, found in ((RELEVANCE, relevance), (AGREEMENT, agreement)) if found is not None]
     with tempfile.TemporaryDirectory() as scratch:
         tables = run_tables(run_folder, plan, scores, relevance)
         chosen = scalars(scores, tables.gold_shown, relevance)
@@ -207,6 +210,8 @@ def _tags(
         tags["m4rag.judge.weights_digest"] = relevance.judge.weights_digest or "unknown"
         tags["m4rag.judge.prompts_digest"] = relevance.prompts_digest
         tags["m4rag.judge.with_answer"] = "yes" if relevance.with_answer else "no"
+        agreement = read_agreement(folder)
+        tags["m4rag.judge.agreement"] = "not labelled by people" if agreement is None else agreement.words
         tags["m4rag.judge.samples"] = str(relevance.consistency.samples if relevance.consistency else 1)
     if plan.images == "none":
         tags["m4rag.baseline"] = "text-only"

@@ -140,6 +140,12 @@ def judge_schema() -> dict[str, Any]:
     return answer_schema(BEST_SCORE)
 
 
+def rubric() -> list[str]:
+    """What each of the judge's scores means, a line a score, as the judge reads it."""
+    section = _read(JUDGE).partition("### Rubric\n")[2].partition("\n\n")[0]
+    return section.splitlines()
+
+
 def answer_schema(n_options: int) -> dict[str, Any]:
     """JSON schema of an answer: an explanation first, then the number of an option, nothing else."""
     return {
