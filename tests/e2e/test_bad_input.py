@@ -125,7 +125,7 @@ def test_image_setting_without_images(m4rag: Run) -> None:
     assert_one_line(done, 2, "caption_query", "--images none")
 
 
-def test_a_setting_of_the_environment_that_is_not_a_number(m4rag: Run) -> None:
+def test_m4rag_fault_27_a_setting_of_the_environment_that_is_not_a_number(m4rag: Run) -> None:
     assert_one_line(m4rag("doctor", M4RAG_VLM_CONCURRENCY="many"), 2, "M4RAG_VLM_CONCURRENCY")
 
 

@@ -172,7 +172,7 @@ def test_what_a_real_pooling_server_refuses_is_one_line(served_minilm: str) -> N
 
 
 @pytest.mark.vllm
-def test_a_real_multimodal_server_embeds_texts_and_images(embedding_server: Any, tmp_path: Path) -> None:
+def test_m4rag_fault_28_a_real_multimodal_server_embeds_texts_and_images(embedding_server: Any, tmp_path: Path) -> None:
     from PIL import Image
 
     for colour in ("red", "blue"):

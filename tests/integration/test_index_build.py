@@ -243,6 +243,26 @@ def test_more_queries_than_a_batch_answer_as_they_would_alone(both: Served) -> N
     assert search(store, name, [], encoder, 2, "hybrid") == []
 
 
+@pytest.mark.parametrize("channel", ["dense", "bm25", "hybrid"])
+def test_m4rag_fault_10_more_passages_than_there_are_is_all_of_them_and_none_twice(both: Served, channel: Any) -> None:
+    store, name, encoder = both
+    written = {document.document_id for document in documents(80)}
+    (hits,) = search(store, name, [Query("dish")], encoder, 1000, channel)
+    assert 0 < len(hits) == len({hit.chunk_id for hit in hits})
+    assert {hit.document_id for hit in hits} <= written
+    if channel != "bm25":
+        assert len({hit.document_id for hit in hits}) == len(written)
+
+
+@pytest.mark.parametrize("channel", ["dense", "bm25", "hybrid"])
+@pytest.mark.parametrize("k", [1, 5])
+def test_m4rag_fault_03_no_more_passages_come_back_than_were_asked_for(both: Served, channel: Any, k: int) -> None:
+    store, name, encoder = both
+    more = search(store, name, [Query("dish")], encoder, 20, channel)[0]
+    assert len(more) > 5
+    assert len(search(store, name, [Query("dish")], encoder, k, channel)[0]) == k
+
+
 def test_another_encoder_is_refused(both: Served) -> None:
     store, name, _ = both
     with pytest.raises(UsageError, match=r"built with words \(64 numbers a vector\), searched with words \(32\)"):

@@ -65,7 +65,7 @@ async def answer(client: VlmClient, number: int, n_options: int = 4) -> Completi
 
 
 @pytest.mark.parametrize("n_options", [2, 5, 8])
-def test_the_grammar_holds_every_answer_to_the_schema(vlm_server: VllmServer, n_options: int) -> None:
+def test_m4rag_fault_01_the_grammar_holds_every_answer_to_the_schema(vlm_server: VllmServer, n_options: int) -> None:
     async def ask(client: VlmClient) -> list[Completion]:
         return list(await asyncio.gather(*(answer(client, number, n_options) for number in range(24))))
 
@@ -80,7 +80,7 @@ def test_the_grammar_holds_every_answer_to_the_schema(vlm_server: VllmServer, n_
         assert completion.completion_tokens > 0
 
 
-def test_the_image_makes_a_difference(vlm_server: VllmServer) -> None:
+def test_m4rag_fault_17_a_started_server_looks_at_the_image(vlm_server: VllmServer) -> None:
     async def ask(client: VlmClient) -> set[str]:
         images = [picture(seed) for seed in range(16)]
         said = await asyncio.gather(*(client.generate(question(1), image=image, max_tokens=48) for image in images))

@@ -89,7 +89,7 @@ def test_additive_counts_keep_the_overlap_within_its_limit(text: str) -> None:
 
 
 @pytest.mark.parametrize("language", sorted(SENTENCES))
-def test_sentences_are_the_units_in_every_script(language: str) -> None:
+def test_m4rag_fault_39_sentences_are_the_units_in_every_script(language: str) -> None:
     sentences = SENTENCES[language]
     text = "".join(sentences)
     longest = max(PORTABLE.count(sentences))

@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import random
+import re
 import shutil
 import threading
 from collections import Counter
@@ -22,6 +23,7 @@ from cvqa_files import SCHEMA, parquet, picture, row, shade
 from PIL import Image
 
 from m4rag.bench.benchmark import Request, default_settings, run
+from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import score
 from m4rag.datasets import cvqa, load_items, load_questions
 from m4rag.datasets.cvqa import PAIR_ROWS, ROWS, parse_subset, picture_groups
@@ -33,6 +35,7 @@ from m4rag.manifests import Manifest
 from m4rag.progress import silent
 from m4rag.schema import Answer, Question, Status
 from m4rag.settings import Settings
+from m4rag.vlm.prompts import answer_schema
 
 
 def with_files(path: Path, *rows: dict[str, Any]) -> Path:
@@ -141,7 +144,7 @@ def test_an_unknown_pair_is_refused_with_what_there_is() -> None:
         cvqa_pair("Javanesse", "Indonesia")
 
 
-def test_the_subset_is_read_as_data_and_never_run(tmp_path: Path) -> None:
+def test_m4rag_fault_23_the_subset_is_read_as_data_and_never_run(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     path = parquet(tmp_path / "test.parquet", row(), row(ID="2_0", Subset=f"open({str(mark)!r}, 'w')"))
     with pytest.raises(BadData, match=r"test\.parquet row 1 \(2_0\): Subset is not a tuple of language and country"):
@@ -315,7 +318,7 @@ def test_intervals_resample_pictures_not_prompts(tmp_path: Path) -> None:
     assert set(scored.breakdowns["category"]) == {"Cooking and food"}
 
 
-def test_a_picture_is_written_once_however_many_questions_show_it(tmp_path: Path, home: Path) -> None:
+def test_m4rag_fault_24_a_picture_is_written_once_however_many_questions_show_it(tmp_path: Path, home: Path) -> None:
     path = parquet(tmp_path / "test.parquet", *(row(ID=f"1_{number}") for number in range(5)))
     asked = load_questions("cvqa", path)
     assert len({question.image for question in asked}) == 1
@@ -384,7 +387,7 @@ def test_the_whole_split_is_told_from_a_part(tmp_path: Path) -> None:
     assert (off.level, off.count, off.example) == ("warning", 1, "ind-ID: 410, published 412")
 
 
-def test_what_a_reader_of_the_numbers_must_know_is_found(tmp_path: Path) -> None:
+def test_m4rag_fault_29_pictures_for_research_only_are_told(tmp_path: Path) -> None:
     rows = [
         row(ID="1_0", **{"Image Source": "Self-research_only"}),
         row(ID="2_0", License=None),
@@ -405,7 +408,7 @@ def test_what_a_reader_of_the_numbers_must_know_is_found(tmp_path: Path) -> None
     }
 
 
-def test_a_prepared_folder_can_be_moved_and_says_what_it_holds(tmp_path: Path) -> None:
+def test_m4rag_fault_29_a_prepared_folder_counts_its_licences_and_can_be_moved(tmp_path: Path) -> None:
     rows = [row(), row(ID="2_0", Subset="('Breton', 'France')", image={"bytes": picture("red"), "path": None})]
     path = parquet(tmp_path / "test.parquet", *rows)
     made = prepare_questions("cvqa", path, tmp_path / "made")
@@ -466,7 +469,7 @@ def asked_without(tmp_path: Path, change: Callable[[Question], Question], **requ
     run(Request(dataset="cvqa", items=tmp_path / "changed", **request), Settings(), NoServer(), silent)
 
 
-def test_a_question_whose_picture_is_missing_is_not_asked_without_it(tmp_path: Path) -> None:
+def test_m4rag_fault_13_a_question_is_not_asked_without_its_picture(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"2 questions have no image, first 5919991144272485961_0-en\. .*--images none"):
         asked_without(tmp_path, lambda q: q.model_copy(update={"image": None}), settings=("no_rag",))
 
@@ -496,7 +499,7 @@ def test_the_label_reaches_the_scorer_of_predictions(tmp_path: Path) -> None:
     assert set(scores.by_variety["english"]) == {"jav-ID"}
 
 
-def test_the_mean_over_pairs_is_not_the_mean_over_languages_of_prompts(tmp_path: Path) -> None:
+def test_m4rag_fault_35_the_mean_over_pairs_is_not_that_over_languages_of_prompts(tmp_path: Path) -> None:
     rows = [row(ID=f"{n}_0", image=shade(n)) for n in range(3)]
     rows.append(row(ID="3_0", Subset="('Breton', 'France')", image=shade(3)))
     asked = load_questions("cvqa", parquet(tmp_path / "test.parquet", *rows))
@@ -510,21 +513,16 @@ def test_the_mean_over_pairs_is_not_the_mean_over_languages_of_prompts(tmp_path:
     assert {pair: cell.n for pair, cell in scored.breakdowns["pair"].items()} == {"jav-ID": 6, "bre-FR": 2}
 
 
-def test_every_question_is_asked_with_its_own_picture(tmp_path: Path) -> None:
-    rows = [row(ID=f"{n}_0", image=shade(n), **{"Translated Question": f"Question {n}?"}) for n in range(6)]
-    path = parquet(tmp_path / "test.parquet", *rows)
-    shown: list[tuple[str, bytes]] = []
+def asked(path: Path, **request: Any) -> tuple[Path, list[dict[str, Any]]]:
+    """Run a benchmark of the file with a model that always chooses option 2: the run folder, and what it was sent."""
+    bodies: list[dict[str, Any]] = []
 
     class Model(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.reply({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            (message,) = body["messages"]
-            parts = {part["type"]: part for part in message["content"]}
-            encoded = parts["image_url"]["image_url"]["url"].partition("base64,")[2]
-            shown.append((parts["text"]["text"], base64.b64decode(encoded)))
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.reply({"choices": [{"message": {"content": '{"answer": 2}'}, "finish_reason": "stop"}]})
 
         def reply(self, value: object) -> None:
@@ -539,8 +537,21 @@ def test_every_question_is_asked_with_its_own_picture(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/v1"
-        folder = run(Request(dataset="cvqa", items=path, settings=("no_rag",)), Settings(), nullcontext(url), silent)
+        wanted = Request(dataset="cvqa", items=path, settings=("no_rag",), **request)
+        folder = run(wanted, Settings(home=path.parent), nullcontext(url), silent)
         server.shutdown()
+    return folder, bodies
+
+
+def test_every_question_is_asked_with_its_own_picture(tmp_path: Path) -> None:
+    rows = [row(ID=f"{n}_0", image=shade(n), **{"Translated Question": f"Question {n}?"}) for n in range(6)]
+    folder, bodies = asked(parquet(tmp_path / "test.parquet", *rows))
+    shown: list[tuple[str, bytes]] = []
+    for body in bodies:
+        (message,) = body["messages"]
+        parts = {part["type"]: part for part in message["content"]}
+        encoded = parts["image_url"]["image_url"]["url"].partition("base64,")[2]
+        shown.append((parts["text"]["text"], base64.b64decode(encoded)))
     assert len(shown) == 12
     for number in range(6):
         (data,) = (data for text, data in shown if f"Question {number}?" in text)
@@ -548,3 +559,33 @@ def test_every_question_is_asked_with_its_own_picture(tmp_path: Path) -> None:
     scores = json.loads((folder / "scores.json").read_text())["settings"][0]
     assert (scores["n"], scores["accuracy"]["value"], scores["accuracy"]["groups"]) == (12, 100, 6)
     assert "Javanese" in (folder / "report.html").read_text()
+
+
+def test_m4rag_fault_01_every_answer_is_held_to_the_schema_of_its_options(tmp_path: Path) -> None:
+    fewer = ["a", "b", "c"]
+    rows = [row(ID="1_0"), row(ID="2_0", Options=fewer, **{"Translated Options": fewer})]
+    _, bodies = asked(parquet(tmp_path / "test.parquet", *rows))
+    for body in bodies:
+        options = len(re.findall(r"^[1-9]\. ", body["messages"][0]["content"][-1]["text"], re.MULTILINE))
+        assert body["response_format"]["json_schema"]["schema"] == answer_schema(options)
+    assert len(bodies) == 4
+
+
+def test_m4rag_fault_02_the_token_limit_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "test.parquet", row())
+    runs = {limit: asked(path, max_tokens=limit) for limit in (64, 4096)}
+    for limit, (folder, bodies) in runs.items():
+        assert {body["max_tokens"] for body in bodies} == {limit}
+        assert RunPlan.read(folder).decoding["max_tokens"] == limit
+    assert runs[64][0] != runs[4096][0], "another limit is another run"
+
+
+def test_m4rag_fault_19_every_request_has_its_seed_and_nothing_is_drawn(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "test.parquet", row())
+    folders = set()
+    for seed in (0, 7):
+        folder, bodies = asked(path, seed=seed)
+        folders.add(folder)
+        assert {(body["seed"], body["temperature"]) for body in bodies} == {(seed, 0.0)}
+        assert RunPlan.read(folder).decoding["seed"] == seed
+    assert len(folders) == 2, "another seed is another run"

@@ -83,6 +83,13 @@ def test_list_names_every_dataset(m4rag: Run) -> None:
     assert "worldcuisines-kb" in m4rag("data", "list").stdout
 
 
+def test_m4rag_fault_11_a_switch_is_on_where_it_stands_and_takes_no_word(m4rag: Run) -> None:
+    # With `type=bool`, `--json False` would be on.
+    assert m4rag("data", "list", "--json", "False").returncode == 2
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(m4rag("data", "list").stdout)
+
+
 def test_check_passes_a_sound_file_and_fails_a_broken_one(m4rag: Run, tmp_path: Path) -> None:
     sound = m4rag("data", "check", "--dataset", "worldcuisines", "--items", items(tmp_path, row("1", "nan")))
     assert sound.returncode == 0, sound.stderr

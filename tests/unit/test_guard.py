@@ -112,7 +112,7 @@ def test_what_ignores_the_polite_signal_is_killed(guarded: Callable[..., Guarded
     assert tree.alive() == []
 
 
-def test_kill_9_of_the_starter_ends_all_of_it(tmp_path: Path) -> None:
+def test_m4rag_fault_17_kill_9_of_the_starter_ends_all_of_it(tmp_path: Path) -> None:
     starter = f"""
 import sys, time
 from pathlib import Path

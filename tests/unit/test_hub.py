@@ -164,7 +164,7 @@ def test_a_fetch_without_the_client_names_the_remedy(m4rag: Run, tmp_path: Path)
 @pytest.mark.parametrize(
     "revision", ["", "@", "@main", "@v1.1", "@0123456", f"@{COMMIT[:-1]}", f"@{COMMIT}0", f"@{COMMIT.upper()}"]
 )
-def test_a_revision_that_can_move_is_refused(revision: str) -> None:
+def test_m4rag_fault_21_a_revision_that_can_move_is_refused(revision: str) -> None:
     with pytest.raises(UsageError, match=r"is not a commit.*Pin one: 40 hex digits"):
         hub_address(Path(f"hf://datasets/owner/cvqa{revision}"))
 

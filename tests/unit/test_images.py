@@ -25,7 +25,9 @@ def encoded(kind: str, size: tuple[int, int] = (30, 20)) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "mime"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("GIF", "image/gif")]
 )
-def test_the_file_travels_byte_for_byte_under_its_true_type(kind: str, mime: str, tmp_path: Path) -> None:
+def test_m4rag_fault_33_the_file_travels_byte_for_byte_under_its_true_type(
+    kind: str, mime: str, tmp_path: Path
+) -> None:
     data = encoded(kind)
     path = tmp_path / "named.wrongly"
     path.write_bytes(data)
@@ -44,7 +46,7 @@ def test_paths_data_urls_and_bytes_give_the_same_image(tmp_path: Path) -> None:
     assert read_image(data) == read_image(from_path.data_url) == from_path
 
 
-def test_a_file_is_read_and_encoded_once_until_it_changes(tmp_path: Path) -> None:
+def test_m4rag_fault_24_a_file_is_read_and_encoded_once_until_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded("PNG"))
     first = read_image(path)
@@ -106,7 +108,7 @@ def test_web_addresses_are_not_fetched(url: str) -> None:
         read_image(url)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+def test_m4rag_fault_13_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"gone\.png: no such image"):
         read_image(tmp_path / "gone.png")
     with pytest.raises(BadData, match="cannot be read"):

@@ -47,7 +47,7 @@ def test_a_question_answered_twice_is_refused(tmp_path: Path, plan: RunPlan) -> 
         answers_by_setting(tmp_path, plan, questions)
 
 
-def test_an_answer_without_a_choice_is_wrong(tmp_path: Path, plan: RunPlan) -> None:
+def test_m4rag_fault_08_an_answer_without_a_choice_is_wrong(tmp_path: Path, plan: RunPlan) -> None:
     questions = read_folder_table(tmp_path / "questions", Question)
     rows = answers_by_setting(tmp_path, plan, questions)["no_rag"]
     flags = right(rows, questions).to_pylist()
@@ -56,7 +56,7 @@ def test_an_answer_without_a_choice_is_wrong(tmp_path: Path, plan: RunPlan) -> N
     assert not any(unusable)
 
 
-def test_a_gold_id_without_language_matches_the_document_in_any_language(tmp_path: Path, plan: RunPlan) -> None:
+def test_m4rag_fault_08_gold_is_a_document_in_any_language(tmp_path: Path, plan: RunPlan) -> None:
     questions = read_folder_table(tmp_path / "questions", Question)
     answers = answers_by_setting(tmp_path, plan, questions)
     passages = shown_passages(tmp_path, answers.values())
@@ -70,3 +70,18 @@ def test_a_gold_id_without_language_matches_the_document_in_any_language(tmp_pat
         assert flag == any(names[hit["chunk_id"]].startswith(f"sample:{concept}:") for hit in shown)
     assert gold_shown(answers["oracle"], questions, passages) == [True] * 180
     assert gold_shown(answers["no_rag"], questions, passages) is None
+
+
+def test_m4rag_fault_37_words_of_the_answer_in_a_passage_make_it_no_gold(tmp_path: Path, plan: RunPlan) -> None:
+    questions = read_folder_table(tmp_path / "questions", Question)
+    answers = answers_by_setting(tmp_path, plan, questions)
+    passages = shown_passages(tmp_path, answers.values())
+    every_option = " ".join(sorted({option for options in questions["options"].to_pylist() for option in options}))
+    place = passages.column_names.index("text")
+    for text in (every_option, "Nothing of the kind."):
+        rewritten = passages.set_column(place, "text", [[text] * passages.num_rows])
+        for setting in ("oracle", "caption_query"):
+            flags = gold_shown(answers[setting], questions, rewritten)
+            assert flags == gold_shown(answers[setting], questions, passages)
+            assert any(flags)
+    assert not all(gold_shown(answers["caption_query"], questions, passages) or [])

@@ -45,13 +45,14 @@ def verdict(prompt: str) -> str:
 class Server:
     """An OpenAI-compatible server in a thread; `reply` gives the words for a prompt, None for HTTP 500.
 
-    `by_seed`, where it is set, does so for a prompt and the seed of the request.
+    `by_seed`, where it is set, does so for a prompt and the seed of the request; `refuses` says which get HTTP 400.
     """
 
     def __init__(self) -> None:
         self.name = "judge-32b"
         self.reply: Reply = verdict
         self.by_seed: Callable[[str, int], str | None] | None = None
+        self.refuses: Callable[[str], bool] = lambda prompt: False
         self.requests: list[dict[str, Any]] = []
         self._loop = asyncio.new_event_loop()
         self._runner: Any = None
@@ -94,6 +95,8 @@ class Server:
     async def _completions(self, request: web.Request) -> web.Response:
         body = await request.json()
         prompt = body["messages"][0]["content"][-1]["text"]
+        if self.refuses(prompt):
+            return web.json_response({"error": {"message": "I refuse this one"}}, status=400)
         said = self.reply(prompt) if self.by_seed is None else self.by_seed(prompt, body["seed"])
         if said is None:
             return web.json_response({"error": {"message": "out of memory"}}, status=500)
@@ -125,7 +128,7 @@ def rows(run: Path) -> list[Judgement]:
     return list(read_folder(run / JUDGEMENTS, Judgement))
 
 
-def test_every_passage_that_was_shown_is_judged_once(run: Path, server: Server) -> None:
+def test_m4rag_fault_04_every_passage_that_was_shown_is_judged_once(run: Path, server: Server) -> None:
     relevance = judge_run(run, settings(run), server.url, silent)
     wanted = pairs(run, RunPlan.read(run))
     assert len(server.requests) == len(wanted)
@@ -152,9 +155,7 @@ def test_the_same_text_under_two_ids_is_judged_once_and_kept_under_both(run: Pat
         assert len({by_text[pair.question.question_id, chunk] for chunk in pair.chunk_ids}) == 1
 
 
-def test_a_request_shows_the_image_and_the_right_answer_and_holds_the_judge_to_the_schema(
-    run: Path, server: Server
-) -> None:
+def test_m4rag_fault_04_the_judge_is_held_to_its_own_schema(run: Path, server: Server) -> None:
     judge_run(run, settings(run), server.url, silent)
     request = server.requests[0]
     picture, text = request["messages"][0]["content"]
@@ -178,7 +179,7 @@ def test_a_judge_that_is_not_told_the_answer_replaces_one_that_is(run: Path, ser
     assert [path.name for path in (run / JUDGEMENTS).glob("log-*")] == []
 
 
-def test_a_judge_that_dies_keeps_what_it_said_and_is_asked_for_the_rest(run: Path, server: Server) -> None:
+def test_m4rag_fault_04_judge_resume_keeps_every_chunk(run: Path, server: Server) -> None:
     left = iter(range(100))
     server.reply = lambda prompt: verdict(prompt) if next(left, None) is not None else None
     with pytest.raises(Unavailable, match="out of memory"):
@@ -226,6 +227,15 @@ def test_what_failed_is_kept_as_a_failure_and_asked_again(run: Path, server: Ser
     assert len(server.requests) == asked + len(again)
 
 
+def test_m4rag_fault_32_a_refused_request_is_one_error_and_stops_nothing(run: Path, server: Server) -> None:
+    server.refuses = lambda prompt: "### Correct Answer\ntea\n" in prompt
+    relevance = judge_run(run, settings(run), server.url, silent)
+    refused = [row for row in rows(run) if row.status.value == "error"]
+    assert 0 < len(refused) < len(rows(run))
+    assert {(row.score, row.raw) for row in refused} == {(None, "I refuse this one")}
+    assert relevance.failed == {"error": len(refused)}
+
+
 def test_a_crash_while_old_judgements_are_replaced_loses_none(
     run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +276,7 @@ def drawn(prompt: str, seed: int) -> str:
     return json.dumps({"explanation": "So.", "answer": score if seed in (0, 2, 4) else away})
 
 
-def test_the_score_is_the_median_of_seeded_samples_and_all_of_them_are_kept(run: Path, server: Server) -> None:
+def test_m4rag_fault_19_the_score_is_the_median_of_seeded_samples_and_all_are_kept(run: Path, server: Server) -> None:
     server.by_seed = drawn
     relevance = judge_run(run, settings(run), server.url, silent, sampling=FIVE)
     wanted = pairs(run, RunPlan.read(run))

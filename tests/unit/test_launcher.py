@@ -51,7 +51,9 @@ def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return count
 
 
-def test_a_port_lost_to_another_program_is_chosen_again_once(checkpoint: Path, attempts: Path, tmp_path: Path) -> None:
+def test_m4rag_fault_17_a_port_lost_to_another_program_is_chosen_again_once(
+    checkpoint: Path, attempts: Path, tmp_path: Path
+) -> None:
     with pytest.raises(Unavailable, match="port is already in use"):
         start(checkpoint, tmp_path)
     assert attempts.read_text() == "xx"
@@ -129,6 +131,15 @@ def test_a_missing_vllm_is_told_with_the_remedy(
     with pytest.raises(Unavailable, match=says) as failure:
         start(checkpoint, tmp_path)
     assert "m4rag[local]" in str(failure.value)
+
+
+def test_m4rag_fault_25_cuda_graphs_are_left_on_where_there_is_a_gpu(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for gpu in (True, False):
+        monkeypatch.setattr(engine, "on_gpu", lambda gpu=gpu: gpu)
+        line = engine.command(checkpoint, "m", 1, "generate", max_model_len=None, kv_cache_gib=1.0, gpu_memory=None)
+        assert ("--enforce-eager" in line) is not gpu
 
 
 def record(home: Path, **changes: Any) -> None:

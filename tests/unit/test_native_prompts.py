@@ -54,7 +54,7 @@ def test_english_prompts_are_what_runs_and_models_were_made_with() -> None:
 
 
 @pytest.mark.parametrize("code", [*WORLDCUISINES_VARIETIES, *CVQA_PAIRS, *VARIETIES, *LANGUAGES])
-def test_every_variety_and_language_has_words(code: str) -> None:
+def test_m4rag_fault_28_every_variety_and_language_has_a_prompt(code: str) -> None:
     found = words_for(NATIVE, code)
     assert found == (lookup(code).code if lookup(code).code in OWN_WORDS else lookup(code).language.code)
     assert found in CODES

@@ -69,7 +69,7 @@ def test_six_questions_about_two_images_are_two_observations() -> None:
     assert sign_flip(np.array([3.0, 3.0])) == pytest.approx(0.5)
 
 
-def test_where_nothing_differs_only_the_test_over_images_keeps_its_level() -> None:
+def test_m4rag_fault_28_where_nothing_differs_the_test_over_images_keeps_its_level() -> None:
     random = np.random.default_rng(1)
     by_images, by_questions = [], []
     for _ in range(400):

@@ -155,7 +155,7 @@ def test_which_values_are_an_option(answer: object, expected: Parsed) -> None:
         ("{" * 5000, UNPARSABLE),
     ],
 )
-def test_the_last_outermost_object_counts(text: str, expected: Parsed) -> None:
+def test_m4rag_fault_01_the_last_outermost_object_counts(text: str, expected: Parsed) -> None:
     assert parse(text, 5, "stop") == expected
 
 
@@ -169,7 +169,7 @@ def test_the_last_outermost_object_counts(text: str, expected: Parsed) -> None:
         ('{"answer": 1}</think>', "stop", UNPARSABLE),
     ],
 )
-def test_what_is_thought_is_not_answered(text: str, finish: str, expected: Parsed) -> None:
+def test_m4rag_fault_01_what_is_thought_is_not_answered(text: str, finish: str, expected: Parsed) -> None:
     assert parse(text, 5, finish) == expected
 
 
@@ -185,7 +185,7 @@ def test_what_is_thought_is_not_answered(text: str, finish: str, expected: Parse
         ("I'm sorry, but I can't", TRUNCATED),
     ],
 )
-def test_at_the_token_limit_only_a_complete_object_counts(text: str, expected: Parsed) -> None:
+def test_m4rag_fault_02_at_the_token_limit_only_a_complete_object_counts(text: str, expected: Parsed) -> None:
     assert parse(text, 5, "length") == expected
 
 

@@ -54,7 +54,7 @@ def test_a_model_that_is_often_wrong_but_without_preference_is_not_accused() -> 
     assert 0.01 <= alarms / 300 <= 0.1
 
 
-def test_a_lean_is_found_and_named() -> None:
+def test_m4rag_fault_22_a_lean_to_a_position_is_found_and_named() -> None:
     random = np.random.default_rng(3)
     right = random.integers(0, 4, 1000)
     chosen = np.where(random.random(1000) < 0.1, 2, right)

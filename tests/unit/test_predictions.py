@@ -85,6 +85,13 @@ def test_a_number_is_a_position_before_it_is_a_text() -> None:
     assert strict("1998", ("1997", "1998")) == 2
 
 
+@pytest.mark.parametrize("parser", sorted(PARSERS))
+@pytest.mark.parametrize("text", ["", " ", "\n", "{}", '""', '{"answer": ""}'])
+def test_m4rag_fault_36_an_answer_that_says_nothing_chooses_nothing(parser: str, text: str) -> None:
+    for options in (OPTIONS, ("", "a"), ("a", " ")):
+        assert PARSERS[parser](text, options) is None
+
+
 @given(st.text(max_size=40), st.lists(st.text(max_size=10), min_size=2, max_size=5))
 def test_parsers_take_any_text(text: str, options: list[str]) -> None:
     for parser in PARSERS.values():
@@ -186,7 +193,7 @@ def test_predictions_may_name_question_ids_and_come_as_json_lines_or_csv(tmp_pat
         assert scores.accuracy.value == pytest.approx(40), name
 
 
-def test_no_variety_is_missing_from_the_breakdown(tmp_path: Path) -> None:
+def test_m4rag_fault_09_no_variety_is_missing_from_the_breakdown(tmp_path: Path) -> None:
     rows = [("1", code, "1", 1) for code in WORLDCUISINES_VARIETIES]
     pq.write_table(pa.Table.from_pylist([prediction("1", code, "1") for code in ("en", "tl")]), tmp_path / "p.parquet")
     scores = score_predictions("worldcuisines", items(tmp_path, rows), tmp_path / "p.parquet", resamples=20)
@@ -194,7 +201,7 @@ def test_no_variety_is_missing_from_the_breakdown(tmp_path: Path) -> None:
     assert (scores.by_variety["1"]["tl"].value, scores.by_variety["1"]["nan"].value) == (100, 0)
 
 
-def test_groups_that_are_absent_from_the_file_are_no_error(tmp_path: Path) -> None:
+def test_m4rag_fault_09_groups_that_are_absent_from_the_file_are_no_error(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([prediction("1", "tl", "1")]), tmp_path / "p.parquet")
     scores = score_predictions("worldcuisines", items(tmp_path, [("1", "tl", "4", 1)]), tmp_path / "p.parquet")
     assert {kind: set(cells) for kind, cells in scores.by_variety.items()} == {"4": {"tl"}}

@@ -26,7 +26,9 @@ def observed(rows: list[tuple[float, bool, bool]], questions: list[int] | None =
 
 
 @given(ROWS.filter(bool))
-def test_accuracy_is_what_is_retained_plus_what_is_corrected(rows: list[tuple[float, bool, bool]]) -> None:
+def test_m4rag_fault_28_accuracy_is_what_is_retained_plus_what_is_corrected(
+    rows: list[tuple[float, bool, bool]],
+) -> None:
     whole = by_relevance("x", observed(rows)).overall
     retention, correction = whole.retention, whole.correction
     before = sum(right for _, right, _ in rows) / len(rows)
@@ -140,7 +142,7 @@ def test_passages_of_one_kind_have_no_auc() -> None:
     assert auc(np.array([1, 5]), np.array([True, True]), np.array([0, 1])) is None
 
 
-def test_a_questions_relevance_is_over_the_passages_that_have_a_score() -> None:
+def test_m4rag_fault_28_a_questions_relevance_is_over_the_passages_that_have_a_score() -> None:
     scores = {("q", "b"): 2, ("q", "c"): 5, ("other", "a"): 1}
     found = aggregate("q", ["a", "b", "c"], scores)
     assert found is not None

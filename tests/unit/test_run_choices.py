@@ -103,7 +103,7 @@ def test_a_language_without_a_prompt_stops_the_run_before_anything_is_asked(
     assert not (tmp_path / "runs").exists()
 
 
-def test_oracle_contexts_in_the_language_of_each_question(
+def test_m4rag_fault_28_oracle_contexts_in_the_language_of_each_question(
     tmp_path: Path, server: tuple[str, list[str]], corpus: Path
 ) -> None:
     request = replace(REQUEST, settings=("no_rag", "oracle", "irrelevant"), documents=corpus)
@@ -201,7 +201,7 @@ def test_an_order_is_a_permutation_that_repeats(seed: int, name: str, n_options:
     assert shown_order(None, name, n_options) == tuple(range(n_options))
 
 
-def test_every_option_is_shown_at_every_position_equally_often() -> None:
+def test_m4rag_fault_22_every_option_is_shown_at_every_position_equally_often() -> None:
     orders = [shown_order(1, str(number), 4) for number in range(24_000)]
     counts = Counter(orders)
     assert len(counts) == 24

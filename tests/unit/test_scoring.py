@@ -63,7 +63,7 @@ def test_a_missing_answer_is_an_error_and_counts_as_wrong() -> None:
     assert scored.n == len(asked)
 
 
-def test_what_is_not_ok_counts_as_wrong_and_is_reported_by_kind() -> None:
+def test_m4rag_fault_34_what_is_not_ok_counts_as_wrong_and_is_reported_by_kind() -> None:
     asked = questions()
     statuses = [Status.UNPARSABLE, Status.OUT_OF_RANGE, Status.REFUSED, Status.TRUNCATED, Status.ERROR]
     answers = [invalid(q, status) for q, status in zip(asked, statuses, strict=False)]
@@ -103,7 +103,7 @@ def test_the_same_answer_in_two_settings_is_no_double() -> None:
     assert [scored.setting for scored in score(asked, answers, resamples=20).settings] == ["oracle", "no_rag"]
 
 
-def test_breakdowns_are_by_what_languages_are_known_as() -> None:
+def test_m4rag_fault_28_breakdowns_are_by_resource_class_and_script() -> None:
     asked = questions()
     (scored,) = score(asked, [answer(q, right=q.language != "nan_spoken") for q in asked], resamples=20).settings
     assert set(scored.breakdowns) == set(DIMENSIONS)
@@ -132,7 +132,7 @@ def test_a_dimension_that_the_dataset_does_not_have_is_empty() -> None:
     assert {name: cell.n for name, cell in scored.breakdowns["prompt_type"].items()} == {"unnamed": 4, "x": 1}
 
 
-def test_macro_weighs_varieties_not_questions() -> None:
+def test_m4rag_fault_35_macro_weighs_varieties_not_questions() -> None:
     asked = [question(number) for number in range(9)] + [question(100, "am")]
     (scored,) = score(asked, [answer(q, right=q.language == "en") for q in asked], resamples=20).settings
     assert (scored.accuracy.value, scored.macro.value) == (90, 50)

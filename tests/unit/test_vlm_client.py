@@ -84,7 +84,7 @@ def error(status: int, message: str = "because", **headers: str) -> web.Response
     return web.Response(status=status, text=body, headers=headers)
 
 
-def test_image_goes_before_text_in_one_user_message() -> None:
+def test_m4rag_fault_30_image_goes_before_text_in_one_user_message() -> None:
     image = read_image(PNG)
     schema = {"type": "object"}
 
@@ -111,7 +111,7 @@ def test_image_goes_before_text_in_one_user_message() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_a_busy_server_is_asked_again(status: int) -> None:
+def test_m4rag_fault_32_a_busy_server_is_asked_again(status: int) -> None:
     completion, requests = with_server([error(status), error(status), GOOD], generate)
     assert completion.text == '{"answer": 1}'
     assert len(requests) == 3
@@ -128,7 +128,7 @@ def test_a_connection_that_breaks_is_opened_again() -> None:
     assert len(requests) == 2
 
 
-def test_a_server_that_stays_busy_is_given_up_with_its_reason() -> None:
+def test_m4rag_fault_05_a_server_that_stays_busy_is_given_up_with_its_reason() -> None:
     failure, requests = with_server([error(503, "overloaded")], generate)
     assert isinstance(failure, Unavailable)
     assert "HTTP 503: overloaded" in str(failure)
@@ -143,7 +143,7 @@ def test_a_refused_request_is_told_from_a_server_that_is_gone(status: int) -> No
     assert len(requests) == 1
 
 
-def test_a_prompt_that_does_not_fit_is_a_refusal_of_its_own() -> None:
+def test_m4rag_fault_03_a_prompt_that_does_not_fit_is_a_refusal_of_its_own() -> None:
     message = "This model's maximum context length is 4096 tokens. However, your request has 9000 input tokens."
     failure, _ = with_server([error(400, message)], generate)
     assert isinstance(failure, ContextTooLong)
