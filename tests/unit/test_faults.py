@@ -17,7 +17,8 @@ NAMED = re.compile(r"`(test_\w+)`")
 FAULTS = 39
 
 
-def tests() -> set[str]:
+def defined() -> set[str]:
+    """Names of all tests."""
     names = set()
     for file in (REPOSITORY / "tests").rglob("test_*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -26,13 +27,13 @@ def tests() -> set[str]:
 
 
 def test_every_test_in_the_table_of_faults_exists() -> None:
-    assert set(NAMED.findall(TABLE.read_text(encoding="utf-8"))) - tests() == set()
+    assert set(NAMED.findall(TABLE.read_text(encoding="utf-8"))) - defined() == set()
 
 
 def test_every_test_of_a_fault_is_in_its_row_of_the_table() -> None:
     rows = {int(row[1]): row[0] for row in ROW.finditer(TABLE.read_text(encoding="utf-8"))}
     assert sorted(rows) == list(range(1, FAULTS + 1))
-    for name in tests():
+    for name in defined():
         if numbered := re.match(r"test_m4rag_fault_(\d\d)_", name):
             assert f"`{name}`" in rows[int(numbered[1])], name
     for number, row in rows.items():
