@@ -62,7 +62,9 @@ def ingest(home: Path) -> None:
     )
 
 
-def test_a_killed_run_continues_and_equals_an_undisturbed_one(tmp_path: Path, vlm_server: object) -> None:
+def test_m4rag_fault_14_a_killed_run_continues_and_equals_an_undisturbed_one(
+    tmp_path: Path, vlm_server: object
+) -> None:
     url: str = vlm_server.url  # type: ignore[attr-defined]
     ingest(tmp_path / "whole")
     ingest(tmp_path / "killed")
@@ -87,7 +89,7 @@ def test_a_killed_run_continues_and_equals_an_undisturbed_one(tmp_path: Path, vl
     assert killed.digest == whole.digest
 
 
-def test_a_model_that_dies_in_the_middle_is_one_line_and_the_same_command_continues(
+def test_m4rag_fault_31_a_model_that_dies_in_the_middle_is_one_line_and_the_same_command_continues(
     tmp_path: Path,
 ) -> None:
     from m4rag.vlm import guard, launcher

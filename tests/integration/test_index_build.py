@@ -90,7 +90,9 @@ def test_a_build_that_was_cut_off_writes_only_what_is_missing(store: Store, base
     assert verify(store, base).ok
 
 
-def test_an_encoder_that_dies_is_continued_where_it_stopped(lite: Store, base: str, tmp_path: Path) -> None:
+def test_m4rag_fault_18_an_encoder_that_dies_is_continued_where_it_stopped(
+    lite: Store, base: str, tmp_path: Path
+) -> None:
     class Dying(WordEncoder):
         def encode_passages(self, chunks: Sequence[Any]) -> Any:
             if self.encoded:

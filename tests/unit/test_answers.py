@@ -32,7 +32,7 @@ def error(question: str, reason: str = "too long") -> Answer:
 
 
 @pytest.mark.parametrize("torn", [1, 20, 60])
-def test_a_line_torn_by_a_crash_is_dropped_and_the_rest_kept(tmp_path: Path, torn: int) -> None:
+def test_m4rag_fault_15_a_line_torn_by_a_crash_is_dropped_and_the_rest_kept(tmp_path: Path, torn: int) -> None:
     with log_in(tmp_path) as log:
         log.append([answer("a"), answer("b")])
     path = tmp_path / LOG
@@ -81,7 +81,7 @@ def test_a_doubled_or_missing_answer_is_refused(tmp_path: Path) -> None:
         log_in(tmp_path / "short").complete([("no_rag", "a"), ("no_rag", "b")])
 
 
-def test_garbage_in_the_middle_is_named_not_skipped(tmp_path: Path) -> None:
+def test_m4rag_fault_15_garbage_in_the_middle_is_named_not_skipped(tmp_path: Path) -> None:
     with log_in(tmp_path) as log:
         log.append([answer("a")])
     with (tmp_path / LOG).open("ab") as stream:

@@ -117,7 +117,9 @@ def test_an_article_that_comes_again_is_kept_once_and_named(tmp_path: Path, capl
     assert "with other content; the first is kept" in other
 
 
-def test_fault_16_an_article_that_was_not_fetched_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_m4rag_fault_16_an_article_that_was_not_fetched_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The published crawler writes an empty string where a request failed."""
     path = jsonl(tmp_path / "a.jsonl", article(1), article(2, content=""), article(3, content=[]))
     done = ingest_documents("articles", [path], tmp_path / "home", "wiki")
@@ -151,7 +153,7 @@ def test_large_documents_make_more_parts(tmp_path: Path, monkeypatch: pytest.Mon
     assert [file.rows for file in Manifest.read(done.folder).files] == [3, 3, 3, 1]
 
 
-def test_fault_12_addresses_of_pictures_stay_as_they_are(tmp_path: Path) -> None:
+def test_m4rag_fault_12_addresses_of_pictures_stay_as_they_are(tmp_path: Path) -> None:
     """The published crawler put every relative one on English Wikipedia."""
     picture = {"src": "/static/x.png", "alt": "", "caption": ""}
     section = {"heading": "Introduction", "content": ["x"], "images": [picture], "access_time": None}
@@ -159,7 +161,7 @@ def test_fault_12_addresses_of_pictures_stay_as_they_are(tmp_path: Path) -> None
     assert document.extra["images"] == [picture]
 
 
-def test_fault_29_every_document_has_its_licence_and_the_manifest_counts_them(tmp_path: Path) -> None:
+def test_m4rag_fault_29_every_document_has_its_licence_and_the_manifest_counts_them(tmp_path: Path) -> None:
     records = [
         article(1),
         article(2, license="GFDL-1.3-or-later"),

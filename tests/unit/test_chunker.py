@@ -62,7 +62,7 @@ def document(text: str, **changes: str) -> Document:
 
 @pytest.mark.parametrize("tokenizer", [PORTABLE, BYTES, ROUGH], ids=lambda tokenizer: tokenizer.name)
 @given(text=TEXTS, sizes=st.sampled_from([(8, 0), (16, 5), (64, 20), (256, 50)]))
-def test_the_parts_that_are_new_in_each_passage_are_the_source(
+def test_m4rag_fault_11_the_parts_that_are_new_in_each_passage_are_the_source(
     tokenizer: Tokenizer, text: str, sizes: tuple[int, int]
 ) -> None:
     max_tokens, overlap = sizes
@@ -203,7 +203,7 @@ def test_a_corpus_is_cut_and_counted(tmp_path: Path) -> None:
     assert chunk_corpus(documents, tmp_path / "other", max_tokens=32, overlap=10).identity != manifest.identity
 
 
-def test_fault_26_parts_are_cut_once_on_all_cores_and_a_kill_loses_only_unfinished_ones(tmp_path: Path) -> None:
+def test_m4rag_fault_26_parts_are_cut_once_on_all_cores_and_a_kill_loses_only_unfinished_ones(tmp_path: Path) -> None:
     languages = sorted(SENTENCES)
     rows = [
         document("".join(SENTENCES[language]) * 20, document_id=f"{language}{number}", language=language)

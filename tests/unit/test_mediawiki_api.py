@@ -55,7 +55,7 @@ def test_pages_become_documents_with_their_revisions(wiki: MediaWiki, tmp_path: 
     assert second.document_id == "amwiki:2"
 
 
-def test_fault_16_requests_are_few_and_polite(wiki: MediaWiki, tmp_path: Path) -> None:
+def test_m4rag_fault_16_requests_are_few_and_polite(wiki: MediaWiki, tmp_path: Path) -> None:
     start = time.monotonic()
     fetch(titles(tmp_path / "t.txt", *NAMES[:60]), wiki.url, tmp_path / "kept", pause_s=0.2)
     assert time.monotonic() - start >= 2 * 0.2
@@ -65,7 +65,7 @@ def test_fault_16_requests_are_few_and_polite(wiki: MediaWiki, tmp_path: Path) -
     assert all("https://" in request["User-Agent"] for request in wiki.requests)
 
 
-def test_fault_12_every_line_of_the_titles_is_asked_for_once(wiki: MediaWiki, tmp_path: Path) -> None:
+def test_m4rag_fault_12_every_line_of_the_titles_is_asked_for_once(wiki: MediaWiki, tmp_path: Path) -> None:
     """The published crawler asked for items 542 to 603 whatever it was given, and for English twice."""
     pages = ingest_pages(wiki, tmp_path, *NAMES)
     assert wiki.asked() == [title for title, _ in pages] == NAMES
@@ -83,7 +83,7 @@ def ingest_pages(wiki: MediaWiki, folder: Path, *names: str) -> list[tuple[str, 
     return [(page.title, page.text) for page in fetched.pages()]
 
 
-def test_titles_without_a_page_and_of_one_page_are_named_and_counted(
+def test_m4rag_fault_16_titles_without_a_page_and_of_one_page_are_named_and_counted(
     wiki: MediaWiki, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     wiki.redirects["ሌላ"] = NAMES[0]
@@ -106,7 +106,9 @@ def test_what_is_on_the_disk_is_not_asked_again(wiki: MediaWiki, tmp_path: Path)
     assert wiki.asked()[3:] == [NAMES[3]]
 
 
-def test_fault_20_equal_revisions_make_equal_corpora_whenever_they_are_fetched(wiki: MediaWiki, tmp_path: Path) -> None:
+def test_m4rag_fault_20_equal_revisions_make_equal_corpora_whenever_they_are_fetched(
+    wiki: MediaWiki, tmp_path: Path
+) -> None:
     file = titles(tmp_path / "t.txt", *NAMES[:3])
     ingest(wiki, file, "one")
     ingest(wiki, file, "two")
@@ -154,7 +156,7 @@ BUSY: list[tuple[Callable[[], web.Response], str]] = [
 
 @pytest.mark.parametrize(("reply", "name"), BUSY)
 @pytest.mark.usefixtures("quick")
-def test_fault_16_a_busy_site_is_asked_again_a_few_times(
+def test_m4rag_fault_16_a_busy_site_is_asked_again_a_few_times(
     wiki: MediaWiki, tmp_path: Path, reply: Callable[[], web.Response], name: str
 ) -> None:
     wiki.replies.extend([reply] * 3)
@@ -191,7 +193,7 @@ def test_a_wait_that_is_too_long_is_left_to_the_user(wiki: MediaWiki, tmp_path: 
         (lambda: web.json_response({"query": {"general": {}}}), "not the API of a MediaWiki"),
     ],
 )
-def test_fault_16_other_answers_end_the_command(
+def test_m4rag_fault_16_other_answers_end_the_command(
     wiki: MediaWiki, tmp_path: Path, reply: Callable[[], web.Response], message: str
 ) -> None:
     wiki.replies.append(reply)

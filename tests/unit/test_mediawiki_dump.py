@@ -60,7 +60,7 @@ def test_articles_come_with_their_revisions_and_the_rest_is_counted(tmp_path: Pa
     assert left_out.counts == {"redirects": 1, "pages of other namespaces": 1, "pages of Scribunto": 1}
 
 
-def test_fault_20_the_manifest_says_which_file_and_which_revisions(tmp_path: Path) -> None:
+def test_m4rag_fault_20_the_manifest_says_which_file_and_which_revisions(tmp_path: Path) -> None:
     path = dump(tmp_path / "am.xml", *(page(number, f"T{number}", "text") for number in (3, 9, 4)))
     one = ingest_documents("mediawiki-dump", [path], tmp_path / "one", "am")
     two = ingest_documents("mediawiki-dump", [path], tmp_path / "two", "am")
@@ -136,7 +136,7 @@ def test_one_field_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         list(load_documents("mediawiki-dump", path))
 
 
-def test_fault_18_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
+def test_m4rag_fault_18_memory_does_not_grow_with_the_dump(tmp_path: Path) -> None:
     """Reading 37 MB of articles takes a process less than half of that."""
     path = tmp_path / "am.xml"
     article = page(1, "T", "")
