@@ -146,6 +146,11 @@ class IndexIdentity(BaseModel):
     encoder: str
     channel: str
 
+    @property
+    def alias(self) -> str:
+        """The name that production reads: the collection's without its digest."""
+        return self.collection.rpartition("__")[0] or self.collection
+
 
 class RunPlan(BaseModel):
     """Everything that determines the answers; its digest names the run, so the same command resumes it.

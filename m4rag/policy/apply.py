@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
+from m4rag.bench.contexts import NATIVE
+from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import everything
 from m4rag.bench.statistics import Estimate
 from m4rag.errors import UsageError
+from m4rag.manifests import short
 from m4rag.policy.estimates import estimates
 from m4rag.policy.fit import answered
 from m4rag.policy.model import JUDGE, Policy, decide
@@ -85,7 +88,7 @@ def apply(policy: Policy, folder: Path) -> Applied:
         oracle=found.whole("oracle"),
         over_never=found.difference("policy", "never"),
         over_always=found.difference("policy", "always"),
-        notes=(*([SEEN] if seen and policy.gate is not None else []), *observed.notes),
+        notes=(*([SEEN] if seen and policy.gate is not None else []), *_differences(policy, observed), *observed.notes),
     )
 
 
@@ -97,6 +100,30 @@ def decisions(policy: Policy, observed: Observations) -> np.ndarray:
     return np.array(
         [decide(policy, {name: column[row] for name, column in columns.items()}) for row in range(len(observed.before))]
     )
+
+
+def _prompts(policy: Policy, plan: RunPlan) -> dict[str, tuple[str, str]]:
+    """The prompts that have to be the same. Native ones differ with the languages that were asked, too: no refusal."""
+    if plan.prompt_language == NATIVE:
+        return {}
+    return {"prompts digest": (short(plan.prompts_digest), short(policy.prompts_digest))}
+
+
+def _differences(policy: Policy, observed: Observations) -> list[str]:
+    """One line that names what is not as where the policy was fitted but leaves it its meaning; none if all is."""
+    plan = observed.plan
+    here = {
+        "index": (plan.indexes[policy.setting].alias, policy.index_alias),
+        "language of the passages": (observed.context_language, policy.context_language),
+        "order of the options": (_order(plan.option_order), _order(policy.option_order)),
+        "prompts digest": (short(plan.prompts_digest), short(policy.prompts_digest)),
+    }
+    differing = [f"{name} {found} (there: {fitted})" for name, (found, fitted) in here.items() if found != fitted]
+    return [f"Not as where the policy was fitted: {', '.join(differing)}."] if differing else []
+
+
+def _order(seed: int | None) -> str:
+    return "of the dataset" if seed is None else f"drawn with seed {seed}"
 
 
 def _check(policy: Policy, observed: Observations, folder: Path) -> None:
@@ -111,6 +138,7 @@ def _check(policy: Policy, observed: Observations, folder: Path) -> None:
         "number of passages": (plan.k, policy.k),
         "images": (plan.images, policy.images),
         "prompt language": (plan.prompt_language, policy.prompt_language),
+        **_prompts(policy, plan),
     }
     for name, (found, wanted) in same.items():
         if found != wanted:

@@ -127,7 +127,9 @@ class Policy(Content):
         k: Passages shown to the model.
         images: `all` if the model saw the images, else `none`.
         prompt_language: Language of the instructions.
+        prompts_digest: Digest of their templates.
         context_language: Language of the passages, `mixed` as they are found.
+        option_order: Seed of the order that options were shown in; None for the dataset's order.
         fitted_on: Id of the run that it was learned from.
         evidence: What the choice rests on.
         digest: SHA-256 over all of the above.
@@ -145,7 +147,9 @@ class Policy(Content):
     k: int = Field(ge=1)
     images: str
     prompt_language: str
+    prompts_digest: str
     context_language: str
+    option_order: int | None
     fitted_on: str
     evidence: Evidence
     digest: str = ""

@@ -211,13 +211,43 @@ def test_the_questions_it_was_fitted_on_are_named_as_such(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changed", "message"),
-    [({"k": 4}, "number of passages is 4, the policy's is 3"), ({"prompt_language": "yo"}, "prompt language is yo")],
+    [
+        ({"k": 4}, "number of passages is 4, the policy's is 3"),
+        ({"prompt_language": "yo"}, "prompt language is yo"),
+        ({"prompts_digest": "0" * 64}, "prompts digest is 000000000000, the policy's is"),
+    ],
 )
 def test_a_run_made_otherwise_does_not_compare(run: Path, changed: dict[str, Any], message: str) -> None:
     command("fit", run)
     change_plan(run, **changed)
     with pytest.raises(UsageError, match=message):
         command("apply", run / "policy-caption_query.json", run)
+
+
+def notes_on(run: Path, file: Path) -> str:
+    return " ".join(json.loads(command("apply", file, run, "--json"))["notes"])
+
+
+def test_what_differs_and_still_compares_is_named_in_one_line(run: Path) -> None:
+    command("fit", run)
+    file = run / "policy-caption_query.json"
+    assert "Not as" not in notes_on(run, file)
+    index = json.loads((run / PLAN).read_text())["indexes"]["caption_query"]
+    change_plan(run, option_order=7, indexes={"caption_query": {**index, "collection": "other__0123456789ab"}})
+    rewrite(run, lambda answer: answer.model_copy(update={"context_language": "en"}))
+    told = (
+        "Not as where the policy was fitted: index other (there: m4rag_sample), language of the passages en (there: "
+        "mixed), order of the options drawn with seed 7 (there: of the dataset)."
+    )
+    assert told in notes_on(run, file)
+    assert told in " ".join(command("apply", file, run).split())
+
+
+def test_native_prompts_of_other_languages_are_named_and_not_refused(run: Path) -> None:
+    change_plan(run, prompt_language="native")
+    command("fit", run)
+    change_plan(run, prompts_digest="0" * 64)
+    assert "prompts digest 000000000000 (there: " in notes_on(run, run / "policy-caption_query.json")
 
 
 def test_a_run_of_another_model_does_not_compare(run: Path, tmp_path: Path) -> None:
