@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -160,13 +160,19 @@ class ResultLog(RowLog[R], ABC):
             logged.add(self.key(row))
         return logged | {self.key(row) for row in self._shards() if not self.failed(row)}
 
-    def finish(self, wanted: Sequence[Key], arrange: Callable[[Callable[[Key], R]], Iterable[R]]) -> Manifest:
+    def finish(
+        self,
+        wanted: Sequence[Key],
+        arrange: Callable[[Callable[[Key], R]], Iterable[R]],
+        counts: Callable[[], dict[str, Any]] | None = None,
+    ) -> Manifest:
         """Turn the log into shards, in place of those with failures that may be there.
 
         Args:
             wanted: Every key.
             arrange: Given a function from a key to its row (of a key that was asked for again, the last), makes the
                 rows of the shards in their order.
+            counts: Called after the last row for the manifest's `counts`.
 
         Returns:
             The manifest of the shards.
@@ -190,7 +196,7 @@ class ResultLog(RowLog[R], ABC):
                 log.seek(places[key])
                 return self._model.model_validate_json(log.readline())
 
-            manifest = write_folder(self.folder, self._model, arrange(row), self._made_by)
+            manifest = write_folder(self.folder, self._model, arrange(row), self._made_by, counts=counts)
         self.path.unlink()
         return manifest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from m4rag.bench.runs import Caption
@@ -44,7 +45,7 @@ class AnswerLog(ResultLog[Answer]):
         Raises:
             BadData: An answer is missing.
         """
-        return self.finish(order, lambda row: map(row, order))
+        return self.finish(order, lambda row: map(row, order), _finished)
 
 
 class CaptionLog(ResultLog[Caption]):
@@ -73,3 +74,8 @@ class CaptionLog(ResultLog[Caption]):
             BadData: A caption is missing.
         """
         return self.finish([(image,) for image in images], lambda row: (row((image,)) for image in images))
+
+
+def _finished() -> dict[str, str]:
+    """When the last answer was there, for a reader: the files' own times change when a run is copied."""
+    return {"finished": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -12,19 +12,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, retrieves
-from m4rag.bench.joined import answer_at, question_at, right
+from m4rag.bench.joined import answer_at, gold_shown, question_at, right
 from m4rag.bench.option_order import shown_order
 from m4rag.bench.runs import Passage
 from m4rag.errors import BadData
-from m4rag.schema import Answer, Question
+from m4rag.schema import Answer, Question, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 EXAMPLES = 12
+UNUSABLE = 3
 
 GAINED = "gained with retrieval"
 LOST = "lost with retrieval"
+MISLED = "misled by context"
+"""Lost, and no passage shown with the wrong answer was of a gold document."""
 RIGHT = "right everywhere"
 WRONG = "wrong everywhere"
 MIXED = "right in some settings"
@@ -45,7 +48,7 @@ class Example:
 
     Attributes:
         question: The question.
-        outcome: One of the five outcomes of this module.
+        outcome: One of the six outcomes of this module.
         order: The option, as a 0-based place in the dataset, at each position that was shown.
         answers: One per setting, in the plan's order.
         passages: Setting to what the model was shown, best first; only settings that showed something.
@@ -82,9 +85,9 @@ def choose_examples(
     Raises:
         BadData: An answer names a passage that the run does not hold.
     """
-    outcomes = _outcomes(questions, answers)
+    outcomes = _outcomes(questions, answers, passages)
     positions = _spread(questions, outcomes, script, limit)
-    order = (GAINED, LOST, MIXED, RIGHT, WRONG)
+    order = (GAINED, LOST, MISLED, MIXED, RIGHT, WRONG)
     positions.sort(key=lambda position: (order.index(outcomes[position]), position))
     loaded = [
         (question_at(questions, position), outcomes[position], [answer_at(rows, position) for rows in answers.values()])
@@ -103,17 +106,40 @@ def choose_examples(
     ]
 
 
-def _outcomes(questions: pa.Table, answers: Mapping[str, pa.Table]) -> list[str]:
+def unusable_answers(answers: Mapping[str, pa.Table], limit: int = UNUSABLE) -> dict[str, list[Answer]]:
+    """The first answers of each kind that can't be used, by kind.
+
+    Args:
+        answers: Setting to its answers, in the order of the questions.
+        limit: How many of a kind at most.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    given = pa.concat_tables(answers.values())
+    found = {}
+    for status in Status:
+        positions = pc.indices_nonzero(pc.equal(given["status"], status.value)).to_pylist()[:limit]
+        if positions and status is not Status.OK:
+            found[status.value] = [answer_at(given, position) for position in positions]
+    return found
+
+
+def _outcomes(questions: pa.Table, answers: Mapping[str, pa.Table], passages: pa.Table) -> list[str]:
     flags = {setting: right(rows, questions).to_pylist() for setting, rows in answers.items()}
     bare = flags.get(NO_RAG) or flags.get(TEXT_ONLY)
-    searching = [column for setting, column in flags.items() if retrieves(setting)]
+    searching = {setting: column for setting, column in flags.items() if retrieves(setting)}
+    gold = {setting: gold_shown(answers[setting], questions, passages) for setting in searching}
     outcomes = []
     for position in range(questions.num_rows):
         given = [column[position] for column in flags.values()]
-        found = [column[position] for column in searching]
-        if bare and found and not bare[position] and any(found):
+        found = {setting: column[position] for setting, column in searching.items()}
+        wrong = [gold[setting] for setting, is_right in found.items() if not is_right]
+        if bare and found and not bare[position] and any(found.values()):
             outcomes.append(GAINED)
-        elif bare and found and bare[position] and not all(found):
+        elif bare and bare[position] and any(shown is not None and not shown[position] for shown in wrong):
+            outcomes.append(MISLED)
+        elif bare and bare[position] and wrong:
             outcomes.append(LOST)
         else:
             outcomes.append(RIGHT if all(given) else MIXED if any(given) else WRONG)

@@ -6,7 +6,7 @@ words for the other case are "no clear difference", never "no difference".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m4rag.bench.contexts import (
@@ -140,8 +140,15 @@ def _interval(setting: SettingScores) -> str:
     return f"{setting.accuracy.low:.1f} to {setting.accuracy.high:.1f}"
 
 
-def describe(plan: RunPlan, scores: Scores, relevance: Relevance | None = None) -> str:
-    """The run in Markdown, for the page that MLflow shows."""
+def describe(plan: RunPlan, scores: Scores, relevance: Relevance | None, policies: Mapping[str, str]) -> str:
+    """The run in Markdown, for the page that MLflow shows.
+
+    Args:
+        plan: The run's plan.
+        scores: Its scores.
+        relevance: Its judged relevance, None if it was not judged.
+        policies: Setting to what the policy fitted on it says.
+    """
     found = finding(plan, scores)
     rows = [
         f"| {setting.setting} | {setting.accuracy.value:.2f} | {setting.accuracy.low:.2f} to "
@@ -158,6 +165,7 @@ def describe(plan: RunPlan, scores: Scores, relevance: Relevance | None = None) 
             *([f"**Warning:** {plan.model.note}", ""] if plan.model.note is not None else []),
             f"{scores.questions} questions of {plan.dataset}, model {plan.model.name}.",
             *(["", f"**Does relevance decide?** {relevance_finding(plan, relevance)}"] if relevance else []),
+            *(line for setting, words in policies.items() for line in ("", f"**When to use {setting}:** {words}")),
             "",
             "| setting | accuracy % | 95 % interval | macro % | invalid |",
             "|---|---|---|---|---|",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m4rag.bench.analysis import analyse
-from m4rag.bench.contexts import TEXT_ONLY
-from m4rag.bench.examples import Example, choose_examples
+from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, needs_gold, retrieves
+from m4rag.bench.examples import Example, choose_examples, unusable_answers
 from m4rag.bench.findings import TEXT_ONLY_LABEL, finding, relevance_finding, what_it_is
 from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, read_scores, shown_passages
 from m4rag.bench.labels import Agreement, read_agreement
-from m4rag.bench.pictures import Picture, embed
+from m4rag.bench.pictures import embed
 from m4rag.bench.relevance import EDGES, MINIMUM, Relevance, SettingRelevance, read_relevance
 from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores, SettingScores
@@ -31,6 +32,7 @@ from m4rag.bench.verdicts import run_verdicts
 from m4rag.datasets import DATASETS
 from m4rag.languages import SCRIPTS, lookup
 from m4rag.manifests import MANIFEST, Manifest, digest, write_atomic
+from m4rag.policy.page import shown_policies
 from m4rag.schema import Question
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 REPORT = "report.html"
+THUMBNAILS = "thumbnails"
 TEMPLATES = Path(__file__).parent / "templates"
 
 JOSHI = {
@@ -56,6 +59,14 @@ DIMENSIONS = {
     "variety": "Variety",
     "pair": "Language and country",
 }
+WEAKEST = 8
+"""Groups that are listed as the weakest."""
+SMALLEST_GROUP = 20
+"""Questions that a group needs to be listed."""
+HYPHEN = re.compile(r"(?<=[\s\[(])-(?=\d)")
+"""A hyphen that stands for a minus."""
+PART = re.compile(r"[^:_/-]*[:_/-]|[^:_/-]+$")
+"""The name of a setting may go on in the next line after each part."""
 RATES = ("retention", "correction")
 RATE_MARKS = {"retention": 1, "correction": 3}
 """Their colours and shapes: numbers of the marks that settings have, too, but not in the same plot."""
@@ -120,6 +131,23 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Weak:
+    """A group of questions that is answered badly: what divides the questions, the group's name, its accuracy."""
+
+    dimension: str
+    label: str
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Weakest:
+    """The weakest groups in one setting, the surest first."""
+
+    column: Column
+    groups: tuple[Weak, ...]
+
+
+@dataclass(frozen=True)
 class Baseline:
     """A row of the table that no model's skill explains."""
 
@@ -145,9 +173,7 @@ def write_report(run_folder: Path) -> Path:
 
 
 def current_report(run_folder: Path) -> Path:
-    """The run's report, written only if there is none of these very scores.
-
-    A step that runs elsewhere than the benchmark did may not have the pictures; it keeps the report that has them.
+    """The run's report, written only if there is none of these very scores and policies.
 
     Raises:
         BadData: The folder holds no complete, scored run.
@@ -162,7 +188,9 @@ def _seal(folder: Path) -> str:
     """Digest of what a report is made from."""
     relevance = read_relevance(folder)
     judged = [found.model_dump(mode="json") for found in (relevance, read_agreement(folder)) if found is not None]
-    return digest([RunPlan.read(folder).digest, read_scores(folder).model_dump(mode="json"), *judged])
+    policies = shown_policies(folder)
+    ruled = [*(shown.policy.digest for shown in policies.policies), *policies.problems]
+    return digest([RunPlan.read(folder).digest, read_scores(folder).model_dump(mode="json"), *judged, *ruled])
 
 
 def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
@@ -181,7 +209,6 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         for number, setting in enumerate(scores.settings)
     ]
     analysis = analyse([folder]).runs[0]
-    finished = datetime.fromtimestamp((folder / "answers" / MANIFEST).stat().st_mtime, UTC)
     return {
         "plan": plan,
         "scores": scores,
@@ -195,21 +222,36 @@ def _view(folder: Path, plan: RunPlan, scores: Scores) -> dict[str, Any]:
         "baselines": _baselines(scores),
         "chance": scores.baselines["random"],
         "languages": _languages(scores),
+        "weakest": _weakest(columns),
+        "policies": shown_policies(folder),
+        "smallest_group": SMALLEST_GROUP,
+        "joshi": JOSHI,
         "breakdowns": _breakdowns(scores),
         "places": max((len(s.positions.chosen) for s in scores.settings if s.positions), default=0),
         "rate_marks": RATE_MARKS,
         "minimum": MINIMUM,
         "judged": _judged(plan, read_relevance(folder), read_agreement(folder)),
+        "unusable": unusable_answers(answers),
         "examples": examples,
-        "pictures": {example.question.image: _picture(example) for example in examples if example.question.image},
+        "pictures": {
+            image: embed(image, folder / THUMBNAILS) for example in examples if (image := example.question.image)
+        },
         "tongues": _tongues(questions, examples),
         "corpora": _corpora(passages),
         "dataset": DATASETS.get(plan.dataset),
         "counts": _counts(questions),
-        "finished": finished,
+        "finished": _finished(folder / "answers"),
         "version": Manifest.read(folder / "answers").package,
         "seal": _seal(folder),
     }
+
+
+def _finished(answers: Path) -> datetime:
+    """When the answers were complete; runs from before that was noted have the time of their manifest."""
+    noted = Manifest.read(answers).counts.get("finished")
+    if noted is not None:
+        return datetime.fromisoformat(noted)
+    return datetime.fromtimestamp((answers / MANIFEST).stat().st_mtime, UTC)
 
 
 def _share(answers: pa.Table, questions: pa.Table, passages: pa.Table) -> float | None:
@@ -252,6 +294,31 @@ def _keys(settings: Iterable[SettingScores], dimension: str) -> list[str]:
 
 def _cells(settings: Iterable[SettingScores], dimension: str, key: str) -> tuple[Estimate | None, ...]:
     return tuple(setting.breakdowns.get(dimension, {}).get(key) for setting in settings)
+
+
+def _weakest(columns: Sequence[Column]) -> Weakest | None:
+    """The weakest groups in the most accurate setting that could be served; None where no group is large enough.
+
+    They are ordered by the upper ends of their intervals: a group is not weak because it has few questions.
+    """
+    served = [column for column in columns if _served(column.scores.setting)]
+    if not served:
+        return None
+    best = max(served, key=lambda column: column.scores.accuracy.value)
+    found: dict[tuple[float, ...], Weak] = {}
+    for dimension in ("variety", "pair", "category", "prompt_type", "script", "joshi"):
+        cells = best.scores.breakdowns.get(dimension, {})
+        for key, cell in cells.items():
+            if len(cells) > 1 and cell.n >= SMALLEST_GROUP:
+                # A script that one language alone has is that language: the narrower name is kept.
+                same = (cell.value, cell.low, cell.high, cell.n)
+                found.setdefault(same, Weak(DIMENSIONS[dimension], _label(dimension, key), cell))
+    weak = sorted(found.values(), key=lambda group: (group.estimate.high, group.estimate.value))[:WEAKEST]
+    return Weakest(best, tuple(weak)) if weak else None
+
+
+def _served(setting: str) -> bool:
+    return setting == NO_RAG or (retrieves(setting) and not needs_gold(setting))
 
 
 def _label(dimension: str, key: str) -> str:
@@ -305,10 +372,6 @@ def _corpora(passages: pa.Table) -> list[tuple[str, int, int]]:
     return [(source, count, sum(name == source for name, _ in pairs)) for source, count in sorted(sources.items())]
 
 
-def _picture(example: Example) -> Picture:
-    return embed(example.question.image or "")
-
-
 def _tongues(questions: pa.Table, examples: Sequence[Example]) -> dict[str, Tongue]:
     codes = set(questions["language"].to_pylist())
     codes |= {hit.passage.language for example in examples for hits in example.passages.values() for hit in hits}
@@ -354,5 +417,8 @@ def _environment() -> Environment:
     )
     environment.filters["number"] = lambda value: f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     environment.filters["percent"] = lambda value: f"{value:.1f}"
+    environment.filters["tenth"] = lambda value: min(9, int(value // 10))
+    environment.filters["minus"] = lambda text: HYPHEN.sub("\N{MINUS SIGN}", text)
+    environment.filters["parts"] = PART.findall
     environment.filters["points"] = lambda value: f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
     return environment

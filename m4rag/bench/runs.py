@@ -11,7 +11,9 @@
   relevance.json               m4rag.bench.relevance.Relevance, where there are judgements
   labels/                      Label rows (only after `bench agreement`)
   agreement.json               m4rag.bench.labels.Agreement, where there are judgements and labels
+  policy-<setting>.json        m4rag.policy.model.Policy (only after `policy fit`)
   report.html                  the self-contained report
+  thumbnails/                  the pictures that it shows
 """
 
 from __future__ import annotations

@@ -33,19 +33,24 @@ def fit_command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Learn when to retrieve: never, always, or where a signal says so; write the policy with its evidence.
+    """Learn when to retrieve: never, always, or where a signal says so; write the policy and the run's report again.
 
     A gate's accuracy is cross-fitted over images. What costs more must be better beyond noise.
     """
+    from m4rag.bench.joined import read_scores
+    from m4rag.bench.report import current_report
     from m4rag.policy.fit import fit
     from m4rag.policy.model import payload
 
+    read_scores(run)  # a run that can't be reported is refused before anything is written
     policy = fit(run, setting)
     path = output or policy.file_in(run)
     policy.write(path)
+    report = current_report(run)  # it shows the policies in the run's folder
 
     def render(console: Console) -> None:
         _render(console, policy)
+        console.print(f"report  {report}", soft_wrap=True, highlight=False, markup=False)
         console.print(f"policy  {path}", soft_wrap=True, highlight=False, markup=False)
 
     emit(payload(policy, path), json, render)

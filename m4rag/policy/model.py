@@ -110,6 +110,11 @@ class Evidence(Content):
         """What the gate gives over the plain rule, in points."""
         return self.gated_over_always if self.plain == "always" else self.gated_over_never
 
+    @property
+    def gated_over_better(self) -> Estimate:
+        """What the gate gives over the more accurate of `never` and `always`, in points."""
+        return self.gated_over_always if self.always.value >= self.never.value else self.gated_over_never
+
 
 class Policy(Content):
     """When to retrieve, for one model, index and way of searching.

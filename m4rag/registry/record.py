@@ -12,7 +12,7 @@ import os
 import shlex
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +26,11 @@ from m4rag.bench.runs import PLAN, RunPlan
 from m4rag.bench.scoring import Scores
 from m4rag.errors import Unavailable, UsageError
 from m4rag.manifests import Manifest, digest
+from m4rag.policy.kept import policy_files, read_kept
+from m4rag.policy.model import Policy
+from m4rag.policy.words import sentence
 from m4rag.registry.prompts import LINKED, linked, prompts_of, register_prompt
-from m4rag.registry.scalars import scalars
+from m4rag.registry.scalars import metric_key, scalars
 from m4rag.registry.tables import run_tables
 from m4rag.registry.tracking import database, open_experiment, public, tracking
 
@@ -42,6 +45,9 @@ DIGEST_LENGTH = 36
 TAG_LENGTH = 5000
 PARAM_LENGTH = 6000
 TABLES = "tables"
+POLICIES = "policies"
+POLICY_DIGEST = "m4rag.policy_digest."
+"""Tag of a policy's digest, before its setting; the file is the artifact `policies/policy-<setting>.json`."""
 UI = "http://127.0.0.1:5000"
 
 
@@ -86,7 +92,8 @@ class _Contents:
 def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
     """Record a finished, scored run in MLflow; the same run again updates the same MLflow run.
 
-    The prompts it was asked with are registered as MLflow prompts, a version a text, and linked to it.
+    The prompts it was asked with are registered as MLflow prompts, a version a text, and linked to it. Its policies are
+    artifacts under `policies/`, their digests tags.
 
     Inside a Kubeflow pipeline task whose MLflow plugin has opened a run (MLFLOW_RUN_ID), that run is used and left
     open for the plugin to close; `experiment` then plays no part.
@@ -98,13 +105,14 @@ def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
         experiment: Experiment name; made if absent.
 
     Raises:
-        BadData: The folder holds no complete, scored run.
+        BadData: The folder holds no complete, scored run, or a policy that was changed or is of other answers.
         UsageError: The address or the run in MLFLOW_RUN_ID makes no sense.
         Unavailable: The server does not answer or refuses. The run folder is untouched.
     """
     plan = RunPlan.read(run_folder)
     scores = read_scores(run_folder)
     relevance = read_relevance(run_folder)
+    ruled = {path: read_kept(path) for path in policy_files(run_folder)}
     report = current_report(run_folder)
     remedy = (
         "Check MLFLOW_TRACKING_URI and that server. Nothing is lost: "
@@ -123,12 +131,13 @@ def record(run_folder: Path, *, tracking_uri: str, experiment: str) -> Recorded:
             prompts=prompts_of(run_folder, plan),
             metrics=chosen.values,
             params=_params(plan),
-            tags=_tags(run_folder, plan, scores, relevance, run_digest, chosen.left_out),
+            tags=_tags(run_folder, plan, scores, relevance, tuple(ruled.values()), run_digest, chosen.left_out),
             inputs=_inputs(plan),
             rows=plan.n_questions,
             files={
                 "": tuple(run_folder / name for name in names),
                 TABLES: tuple(tables.write(Path(scratch))),
+                POLICIES: tuple(ruled),
             },
         )
         with tracking(tracking_uri, remedy=remedy) as client:
@@ -184,6 +193,7 @@ def _tags(
     plan: RunPlan,
     scores: Scores,
     relevance: Relevance | None,
+    policies: Sequence[Policy],
     run_digest: str,
     left_out: Iterable[str],
 ) -> dict[str, str]:
@@ -199,7 +209,7 @@ def _tags(
         "m4rag.index_digest": ", ".join(indexes) or "none",
         "m4rag.images": plan.images,
         "m4rag.scalars_left_out": ", ".join(left_out) or "none",
-        "mlflow.note.content": describe(plan, scores, relevance),
+        "mlflow.note.content": describe(plan, scores, relevance, {each.setting: sentence(each) for each in policies}),
         "mlflow.source.name": "m4rag bench",
     }
     if plan.model.note is not None:
@@ -215,6 +225,8 @@ def _tags(
         tags["m4rag.judge.samples"] = str(relevance.consistency.samples if relevance.consistency else 1)
     if plan.images == "none":
         tags["m4rag.baseline"] = "text-only"
+    # Tags for the same reason: a policy may be fitted again.
+    tags |= {POLICY_DIGEST + metric_key(policy.setting): policy.digest for policy in policies}
     return {name: _fitting(value, TAG_LENGTH) for name, value in tags.items()}
 
 

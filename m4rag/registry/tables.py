@@ -8,7 +8,7 @@ judgements.parquet    one row a question and passage, as the judge gave it; only
 relevance.parquet     one row a setting and range of judged relevance: retention, correction, what context changes; only
                       of a judged run
 by_language.parquet   one row a language; for each setting: accuracy with its 95 % interval
-breakdowns.parquet    one row a setting, dimension and value
+breakdowns.parquet    one row a setting, dimension and value (`all` for the whole setting)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m4rag.bench.contexts import has_context
+from m4rag.bench.export import score_table
 from m4rag.bench.joined import answers_by_setting, gold_shown, read_folder_table, right, shown_passages
 from m4rag.bench.judgements import JUDGEMENTS, read_scores
 from m4rag.bench.paired import Difference
@@ -94,7 +95,7 @@ def run_tables(folder: Path, plan: RunPlan, scores: Scores, relevance: Relevance
         "passages": passages,
         "per_question": per_question,
         "by_language": _by_language(scores),
-        "breakdowns": _breakdowns(scores),
+        "breakdowns": score_table(scores),
     }
     if relevance is not None:
         tables["judgements"] = read_folder_table(folder / JUDGEMENTS, Judgement)
@@ -175,25 +176,3 @@ def _by_language(scores: Scores) -> pa.Table:
                 row[f"{setting.setting}.{name}"] = getattr(estimate, column)
         rows.append(row)
     return pa.Table.from_pylist(rows)
-
-
-def _breakdowns(scores: Scores) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pylist(
-        [
-            {
-                "setting": setting.setting,
-                "dimension": dimension,
-                "key": key,
-                "questions": estimate.n,
-                "groups": estimate.groups,
-                "accuracy": estimate.value,
-                "accuracy_low": estimate.low,
-                "accuracy_high": estimate.high,
-            }
-            for setting in scores.settings
-            for dimension, cells in setting.breakdowns.items()
-            for key, estimate in cells.items()
-        ]
-    )

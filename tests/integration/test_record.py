@@ -22,6 +22,9 @@ from run_folders import MARKUP, write_judgements, write_run
 from m4rag.bench.runs import RunPlan
 from m4rag.errors import BadData, Unavailable, UsageError
 from m4rag.manifests import Manifest
+from m4rag.policy.fit import fit
+from m4rag.policy.model import Policy
+from m4rag.policy.words import sentence
 from m4rag.registry.record import RUN_DIGEST, record
 from m4rag.registry.scalars import metric_key
 from m4rag.schema import Answer
@@ -142,6 +145,25 @@ def test_a_run_that_is_judged_later_or_by_another_judge_is_the_same_run(store: s
     write_judgements(run, model="other-judge", seed=8)
     assert record(run, tracking_uri=store, experiment="judged").run_id == first.run_id
     assert client(store).get_run(first.run_id).data.tags["m4rag.judge"] == "other-judge"
+
+
+def test_policies_are_artifacts_with_their_digests_as_tags(store: str, run: Path) -> None:
+    record(run, tracking_uri=store, experiment="policies")
+    policy = fit(run)
+    file = policy.file_in(run)
+    policy.write(file)
+    recorded = record(run, tracking_uri=store, experiment="policies")
+    held = client(store).get_run(recorded.run_id)
+    assert len(runs_of(store, "policies")) == 1
+    assert held.data.tags["m4rag.policy_digest.caption_query"] == policy.digest
+    assert sentence(policy) in held.data.tags["mlflow.note.content"]
+    folder = Path(client(store).download_artifacts(recorded.run_id, ""))
+    assert Policy.read(folder / "policies" / file.name) == policy
+    assert policy.digest in (folder / "report.html").read_text()
+
+    file.write_text(file.read_text().replace('"k": 3', '"k": 4'))
+    with pytest.raises(BadData, match="changed since it was fitted"):
+        record(run, tracking_uri=store, experiment="policies")
 
 
 def test_other_answers_to_the_same_plan_are_another_run(store: str, run: Path) -> None:

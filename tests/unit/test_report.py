@@ -18,9 +18,10 @@ from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import Estimate, Scores
 from m4rag.errors import BadData
 from m4rag.languages import LANGUAGES, RIGHT_TO_LEFT, lookup
+from m4rag.policy.fit import fit
 
 ARABIC = re.compile(r"[\u0600-\u06ff]")
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -189,6 +190,98 @@ def test_a_report_of_other_scores_is_written_again(tmp_path: Path) -> None:
     scores["settings"][1]["accuracy"]["value"] = 99.9
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     assert "99.9" in current_report(tmp_path).read_text()
+
+
+def test_a_report_is_written_again_where_the_pictures_are_not(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    before = write_report(tmp_path).read_bytes()
+    shutil.rmtree(tmp_path / "pictures")
+    (tmp_path / "report.html").unlink()
+    assert write_report(tmp_path).read_bytes() == before
+
+
+def section(text: str, name: str) -> str:
+    return text[text.index(f'<section aria-labelledby="{name}">') :].split("</section>", maxsplit=1)[0]
+
+
+def test_every_language_and_setting_is_a_coloured_number(run: Path) -> None:
+    found = section((run / "report.html").read_text(), "languages")
+    scores = Scores.model_validate_json((run / "scores.json").read_bytes())
+    cells = [cell for row in scores.settings for cell in row.breakdowns["language"].values()]
+    for cell in (*cells, *(row.accuracy for row in scores.settings)):
+        tenth = min(9, int(cell.value // 10))
+        shown = f"<b>{cell.value:.1f}</b><small>{cell.low:.1f}–{cell.high:.1f}</small>"
+        assert f'<td class="n h{tenth}">{shown}</td>' in found or cell.low == cell.high
+    assert found.count('<td class="n h') == len(cells) + len(scores.settings)
+
+
+def test_the_weakest_groups_are_those_of_a_setting_that_can_be_served(run: Path) -> None:
+    found = section((run / "report.html").read_text(), "breakdowns")
+    scores = Scores.model_validate_json((run / "scores.json").read_bytes())
+    best = max(scores.settings[1::2], key=lambda row: row.accuracy.value)  # no_rag and caption_query
+    assert f"Weakest groups in {best.setting}" in found
+    first = min(
+        (cell for name, cells in best.breakdowns.items() if len(cells) > 1 for cell in cells.values() if cell.n >= 20),
+        key=lambda cell: cell.high,
+    )
+    table = found[: found.index("</table>")]
+    assert f"<b>{first.value:.1f}</b>" in table[: table.index("</td>")]
+    assert table.count('<th scope="row">') == 8
+
+
+def test_answers_that_cannot_be_used_are_quoted(run: Path) -> None:
+    found = section((run / "report.html").read_text(), "settings")
+    assert found.count("I am not sure which one it is</pre>") == 3
+
+
+def test_examples_show_what_context_without_the_answer_does(page: Page) -> None:
+    outcomes = {attrs["class"] for _, attrs in page.elements if attrs.get("class", "").startswith("outcome")}
+    assert outcomes >= {"outcome gained-with-retrieval", "outcome misled-by-context"}
+
+
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ruled")
+    write_run(folder)
+    policy = fit(folder)
+    policy.write(policy.file_in(folder))
+    write_report(folder)
+    return folder
+
+
+def test_a_policy_is_shown_with_its_rules_classes_and_digest(ruled: Path) -> None:
+    text = (ruled / "report.html").read_text()
+    policy = fit(ruled)
+    evidence = policy.evidence
+    found = section(text, "policy")
+    rules = (evidence.never, evidence.always, evidence.gated, evidence.oracle)
+    by_class = [rule for each in evidence.by_class.values() for rule in (each.never, each.always, each.gated)]
+    for rule in (*rules, *by_class):
+        assert f"<b>{rule.value:.1f}</b><small>{rule.low:.1f}–{rule.high:.1f}</small>" in found
+    assert found.count("✓ chosen") == 1
+    change = evidence.gated_over_better
+    told = f"{change.value:+.1f} [{change.low:+.1f}, {change.high:+.1f}] points".replace("-", "−")
+    assert f"Gated against the better of never and always: <b>{told}</b>" in found
+    assert policy.digest in found
+    assert "NaN" not in found
+
+
+def test_fitting_a_policy_makes_the_report_stale_and_a_changed_file_is_named(ruled: Path, tmp_path: Path) -> None:
+    shutil.copytree(ruled, tmp_path / "run")
+    (file,) = (tmp_path / "run").glob("policy-*.json")
+    file.write_text(file.read_text().replace('"k": 3', '"k": 4'))
+    found = section(current_report(tmp_path / "run").read_text(), "policy")
+    assert "Not shown: policy-caption_query.json: changed since it was fitted" in found
+    assert "✓ chosen" not in found
+    file.unlink()
+    assert '<section aria-labelledby="policy">' not in current_report(tmp_path / "run").read_text()
+
+
+def test_a_policy_of_other_answers_is_named_and_not_shown(ruled: Path, tmp_path: Path) -> None:
+    write_run(tmp_path, seed=8)
+    shutil.copyfile(ruled / "policy-caption_query.json", tmp_path / "policy-caption_query.json")
+    found = section(write_report(tmp_path).read_text(), "policy")
+    assert "policy-caption_query.json: fitted on other answers than those of this run" in found
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""A policy as the report shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from m4rag.bench.contexts import NO_RAG
+from m4rag.bench.runs import RunPlan
+from m4rag.bench.statistics import Estimate
+from m4rag.errors import BadData
+from m4rag.policy.kept import policy_files, read_kept
+from m4rag.policy.model import Policy
+from m4rag.policy.words import sentence, unavailable, why_no_gate
+
+MARKS = 8
+"""Colours and shapes that a page has."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule in a policy's plot; `never` and `always` have the marks of the settings that they stand for."""
+
+    name: str
+    mark: int
+    what: str
+    estimate: Estimate
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class ShownPolicy:
+    """One policy: its sentence, further sentences, its rules, and those by Joshi class (never, always, gated)."""
+
+    policy: Policy
+    sentence: str
+    more: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    classes: tuple[tuple[str, tuple[Estimate, ...]], ...]
+
+
+@dataclass(frozen=True)
+class ShownPolicies:
+    """All policies of a run, and what is wrong with files that hold none that can be shown."""
+
+    policies: tuple[ShownPolicy, ...]
+    problems: tuple[str, ...]
+
+
+def shown_policies(folder: Path) -> ShownPolicies:
+    """The policies of a run for its report, which is also made where one of them can't be read."""
+    settings = RunPlan.read(folder).settings
+    policies, problems = [], []
+    for path in policy_files(folder):
+        try:
+            policies.append(_shown(read_kept(path), settings))
+        except BadData as error:
+            problems.append(f"{path.name}: {error.what}")
+    return ShownPolicies(tuple(policies), tuple(problems))
+
+
+def _shown(policy: Policy, settings: Sequence[str]) -> ShownPolicy:
+    evidence = policy.evidence
+    never, always = (settings.index(setting) % MARKS for setting in (NO_RAG, policy.setting))
+    gated, oracle = [mark for mark in range(MARKS) if mark not in (never, always)][-2:]
+    reason = why_no_gate(policy)
+    rows = (
+        ("never", never, "no passages: no_rag", evidence.never),
+        ("always", always, f"passages for every question: {policy.setting}", evidence.always),
+        ("gated", gated, f"passages for {evidence.retrieved:.1f} % of the questions, out of fold", evidence.gated),
+        ("oracle gate", oracle, "the better of both answers each time: no gate can do better", evidence.oracle),
+    )
+    return ShownPolicy(
+        policy=policy,
+        sentence=sentence(policy),
+        more=(*([reason] if reason else []), *unavailable(evidence), *([evidence.note] if evidence.note else [])),
+        rules=tuple(Rule(name, mark, what, found, name == policy.retrieve) for name, mark, what, found in rows),
+        classes=tuple((joshi, (found.never, found.always, found.gated)) for joshi, found in evidence.by_class.items()),
+    )
