@@ -7,23 +7,53 @@ difference counts only if its paired 95 % interval lies above zero.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import everything
 from m4rag.bench.statistics import RESAMPLES, partition
 from m4rag.errors import BadData
 from m4rag.policy.estimates import estimates
 from m4rag.policy.gates import FOLDS, SEED, Cut, cross_fitted, fit_gate, fit_threshold
 from m4rag.policy.model import ClassEvidence, Evidence, Gate, Policy, Retrieve
-from m4rag.policy.observations import Observations, observe, run_id
+from m4rag.policy.observations import NothingToLearn, Observations, observe, run_id, served_settings
 
 if TYPE_CHECKING:
     import numpy as np
 
 MINIMUM_IMAGES = 2 * FOLDS
 """With fewer, a fold would hold one image and a bootstrap over images means little."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The policies of a run by setting, and why there is none for the other settings that could be served."""
+
+    policies: dict[str, Policy]
+    refused: dict[str, str]
+
+
+def fit_run(folder: Path) -> Fitted:
+    """Learn and keep a policy for every setting of a finished run that can be served.
+
+    Args:
+        folder: The run folder; the policies are written into it.
+
+    Raises:
+        BadData: The run is incomplete. A sound run that can't teach a policy is no error.
+    """
+    policies, refused = {}, {}
+    for setting in served_settings(RunPlan.read(folder)):
+        try:
+            policies[setting] = fit(folder, setting)
+        except NothingToLearn as error:
+            refused[setting] = error.what
+        else:
+            policies[setting].write(policies[setting].file_in(folder))
+    return Fitted(policies, refused)
 
 
 def fit(folder: Path, setting: str | None = None) -> Policy:
@@ -35,7 +65,8 @@ def fit(folder: Path, setting: str | None = None) -> Policy:
 
     Raises:
         UsageError: The run has no such setting, or it can't be served.
-        BadData: The run lacks what is needed, or has too few images.
+        NothingToLearn: The run lacks what is needed, or has too few images.
+        BadData: The run is incomplete.
     """
     observed = observe(folder, setting)
     evidence = weigh(observed)
@@ -73,14 +104,14 @@ def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEE
         seed: Seed of folds and bootstrap.
 
     Raises:
-        BadData: There are too few images.
+        NothingToLearn: There are too few images.
     """
     import numpy as np
 
     rows = observed.rows
     images = int(rows.groups.max()) + 1
     if images < MINIMUM_IMAGES:
-        raise BadData(
+        raise NothingToLearn(
             f"{images} images are too few to learn from: at least {MINIMUM_IMAGES} are needed",
             where=run_id(observed.plan),
             remedy="Run more questions.",

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class NothingToLearn(BadData):
+    """A sound run that can't teach a policy."""
+
+
 @dataclass(frozen=True)
 class Observations:
     """One setting of a run beside its answers without retrieval, one row a question.
@@ -81,7 +85,8 @@ def observe(folder: Path, setting: str | None = None) -> Observations:
 
     Raises:
         UsageError: The run has no such setting, or it can't be served.
-        BadData: The run lacks `no_rag`, is incomplete, or retrieved nothing.
+        NothingToLearn: The run lacks `no_rag`, or retrieved nothing.
+        BadData: The run is incomplete.
     """
     import numpy as np
 
@@ -89,13 +94,13 @@ def observe(folder: Path, setting: str | None = None) -> Observations:
     setting = _setting(plan, setting, folder)
     if NO_RAG not in plan.settings:
         remedy = f"Run it with --setting {NO_RAG} too."
-        raise BadData(f"this run has no {NO_RAG} to compare with", where=str(folder), remedy=remedy)
+        raise NothingToLearn(f"this run has no {NO_RAG} to compare with", where=str(folder), remedy=remedy)
     questions = read_folder_table(folder / "questions", Question)
     answers = answers_by_setting(folder, plan, questions)
     given = answers[setting]
     signals = _score_columns(given)
     if not signals:
-        raise BadData(f"no passage was retrieved in {setting}: there is no score to look at", where=str(folder))
+        raise NothingToLearn(f"no passage was retrieved in {setting}: there is no score to look at", where=str(folder))
     judged = _judged(folder, questions, given)
     if isinstance(judged, _Judged):
         signals[JUDGE] = judged.relevance

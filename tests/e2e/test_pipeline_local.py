@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,16 +11,20 @@ from typing import Any
 
 import pytest
 
+from m4rag import models
+
 pytestmark = pytest.mark.vllm
 
 LIMIT = 24
-SETTINGS = ("no_rag", "oracle", "oracle_query")
+MULTIMODAL = f"multimodal:{models.EMBED}"
+SETTINGS = ("no_rag", "oracle", MULTIMODAL)
+CHOICES = {"prompt_language": "native", "context_language": "native", "option_order": 7}
 
 
-def m4rag(home: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def m4rag(home: Path, urls: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "m4rag.cli", *arguments],
-        env={**os.environ, "M4RAG_HOME": str(home), "M4RAG_VLM_URL": url, "M4RAG_VLM_CONCURRENCY": "1"},
+        env={**os.environ, **urls, "M4RAG_HOME": str(home), "M4RAG_VLM_CONCURRENCY": "1"},
         capture_output=True,
         text=True,
         timeout=400,
@@ -41,15 +46,23 @@ def scores(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("latency")}
 
 
-def test_pipeline_and_command_line_leave_the_same_record(tmp_path: Path, vlm_server: Any) -> None:
-    settings = [word for setting in SETTINGS for word in ("--setting", setting)]
-    url, cli, pipeline = vlm_server.url, tmp_path / "cli", tmp_path / "pipeline"
-    m4rag(cli, url, "corpus", "ingest", "--source", "sample")
-    m4rag(cli, url, "index", "build", "sample")
-    m4rag(cli, url, "bench", "run", "--limit", str(LIMIT), *settings)
+def test_pipeline_and_command_line_leave_the_same_record(
+    tmp_path: Path, vlm_server: Any, embedding_server: Any
+) -> None:
+    urls = {"M4RAG_VLM_URL": vlm_server.url, "M4RAG_EMBEDDING_URL": embedding_server.url}
+    cli, pipeline = tmp_path / "cli", tmp_path / "pipeline"
+    options = [word for setting in SETTINGS for word in ("--setting", setting)]
+    for name, choice in CHOICES.items():
+        options += [f"--{name.replace('_', '-')}", str(choice)]
+    m4rag(cli, urls, "corpus", "ingest", "--source", "sample")
+    m4rag(cli, urls, "index", "build", "sample", "--base", "sample_vision", "--encoder", "vllm")
+    run = json.loads(m4rag(cli, urls, "bench", "run", "--limit", str(LIMIT), *options, "--json").stdout)["run"]
+    m4rag(cli, urls, "policy", "fit", run)
+    m4rag(cli, urls, "bench", "record", run)
 
-    parameters = ["-p", f"limit={LIMIT}", "-p", "settings=" + str(list(SETTINGS)).replace("'", '"')]
-    done = m4rag(pipeline, url, "pipeline", "run-local", "benchmark", *parameters)
+    parameters = {"limit": LIMIT, "settings": json.dumps(SETTINGS), "vision_encoder": "vllm", **CHOICES}
+    words = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
+    done = m4rag(pipeline, urls, "pipeline", "run-local", "benchmark", *words)
     assert "record-run: success" in done.stderr
 
     one, other = recorded(cli).data, recorded(pipeline).data
@@ -60,6 +73,9 @@ def test_pipeline_and_command_line_leave_the_same_record(tmp_path: Path, vlm_ser
     }
     assert differing <= {"command"}
     assert one.tags["m4rag.run_digest"] == other.tags["m4rag.run_digest"]
+    policy = f"m4rag.policy_digest.{MULTIMODAL.replace(':', '_')}"
+    assert one.tags[policy] == other.tags[policy]
+    assert (other.params["prompts.language"], other.params["prompts.option_order"]) == ("native", "7")
 
 
 def test_a_failing_step_is_reported_by_its_own_error(tmp_path: Path, vlm_server: Any) -> None:

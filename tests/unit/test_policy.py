@@ -18,7 +18,7 @@ from m4rag.bench.runs import PLAN
 from m4rag.cli import app
 from m4rag.errors import BadData, M4ragError, UsageError
 from m4rag.manifests import Manifest
-from m4rag.policy.fit import fit
+from m4rag.policy.fit import fit, fit_run
 from m4rag.policy.model import Gate, Policy, decide, score_signals
 from m4rag.policy.words import sentence, why_no_gate
 from m4rag.schema import Answer, Question, Retrieved, Status
@@ -273,6 +273,43 @@ def test_a_run_that_cannot_teach_a_policy_says_why(
     write_run(tmp_path, settings=settings)
     with pytest.raises(error, match=message):
         command("fit", tmp_path, *arguments)
+
+
+def test_every_setting_that_can_be_served_gets_its_policy(run: Path, tmp_path: Path) -> None:
+    done = fit_run(run)
+    assert (list(done.policies), done.refused) == (["caption_query"], {})
+    assert Policy.read(run / "policy-caption_query.json") == done.policies["caption_query"] == fit(run)
+    write_run(tmp_path / "oracle", settings=("no_rag", "oracle"))
+    assert not fit_run(tmp_path / "oracle").policies
+
+
+def test_a_sound_run_that_teaches_nothing_is_no_error_but_a_broken_one_is(tmp_path: Path) -> None:
+    write_run(tmp_path / "blind", settings=("oracle", "caption_query"))
+    assert fit_run(tmp_path / "blind").refused == {"caption_query": "this run has no no_rag to compare with"}
+    assert not list((tmp_path / "blind").glob("policy-*"))
+    write_answers(tmp_path / "broken")
+    (tmp_path / "broken" / "answers" / "manifest.json").unlink()
+    with pytest.raises(BadData, match="has not finished"):
+        fit_run(tmp_path / "broken")
+
+
+def test_the_pipeline_step_hands_on_the_run_with_its_policies(run: Path, tmp_path: Path) -> None:
+    from kfp import dsl
+
+    from components.policy.fit import fit_policy
+
+    given = dsl.Artifact(uri=str(run), metadata={"digest": "d", "questions": 180})
+    fitted = dsl.Artifact(uri=str(tmp_path / "fitted"))
+    fit_policy.python_func(run=given, fitted=fitted)
+    digest = Policy.read(tmp_path / "fitted" / "policy-caption_query.json").digest
+    assert fitted.metadata == {
+        "digest": "d",
+        "questions": 180,
+        "policies": {"caption_query": digest},
+        "not_fitted": {},
+    }
+    assert digest in (tmp_path / "fitted" / "report.html").read_text()
+    assert not list(run.glob("policy-*")), "the input of a step is left as it was"
 
 
 def test_answers_without_scores_teach_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from components import IMAGE
 def run_benchmark(
     documents: dsl.Input[dsl.Dataset],
     index: dsl.Input[dsl.Artifact],
+    vision_index: dsl.Input[dsl.Artifact],
     run: dsl.Output[dsl.Artifact],
     dataset: str,
     items: str,
@@ -16,6 +17,9 @@ def run_benchmark(
     settings: list,
     images: str,
     k: int,
+    prompt_language: str,
+    context_language: str,
+    option_order: int,
 ) -> None:
     """Answer every question in every setting, score, and write the report.
 
@@ -23,7 +27,8 @@ def run_benchmark(
 
     Args:
         documents: Folder of `ingest_corpus`, for the gold passages.
-        index: Artifact of `build_index`; its metadata names the collection.
+        index: Artifact of `build_index`; its metadata names the collection of the text index.
+        vision_index: The same of the index that `multimodal:<encoder>` searches; it may name none.
         run: Run folder: plan, answers, scores, report. Metadata: digest of the plan, number of questions.
         dataset: Dataset name.
         items: File of questions; empty for datasets inside the package.
@@ -31,6 +36,9 @@ def run_benchmark(
         settings: Settings in the order of the table.
         images: `all` or `none`.
         k: Passages shown to the model.
+        prompt_language: `en`, or `native` for that of each question.
+        context_language: `en`, or `native` for gold documents in that of each question.
+        option_order: Seed of the order that options are shown in; -1 for the dataset's.
     """
     from contextlib import nullcontext
     from pathlib import Path
@@ -46,6 +54,7 @@ def run_benchmark(
     if url is None:
         raise UsageError("no model to measure", remedy="Set M4RAG_VLM_URL to its OpenAI-compatible address.")
 
+    vision = vision_index.metadata
     request = Request(
         dataset=dataset,
         items=Path(items) if items else None,
@@ -54,7 +63,11 @@ def run_benchmark(
         images=images,
         documents=Path(documents.path),
         index=index.metadata["collection"],
+        multimodal={vision["encoder"]: vision["collection"]} if "collection" in vision else {},
         k=int(k),
+        prompt_language=prompt_language,
+        context_language=context_language,
+        option_order=None if int(option_order) < 0 else int(option_order),
         output=Path(run.path),
         command="m4rag pipeline launch benchmark",
     )

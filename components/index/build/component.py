@@ -13,13 +13,15 @@ def build_index(documents: dsl.Input[dsl.Dataset], index: dsl.Output[dsl.Artifac
 
     Args:
         documents: Folder of `ingest_corpus`.
-        index: Pointer to the collection. Metadata: collection, digest, rows, alias.
+        index: Pointer to the collection. Metadata: collection, base, digest, encoder and more; none without an encoder.
         base: Base name of the collection and alias.
-        encoder: Encoder spec.
+        encoder: Encoder spec; empty builds nothing.
     """
     from pathlib import Path
 
     from m4rag.index.build import build_index as build
     from m4rag.settings import settings
 
+    if not encoder:
+        return
     index.metadata.update(build(Path(documents.path), base, settings(), encoder=encoder).payload())

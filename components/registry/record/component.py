@@ -12,7 +12,7 @@ def record_run(run: dsl.Input[dsl.Artifact], metrics: dsl.Output[dsl.Metrics], h
     Reads MLFLOW_TRACKING_URI and, where Kubeflow's MLflow plugin set it, MLFLOW_RUN_ID.
 
     Args:
-        run: Run folder of `run_benchmark`.
+        run: Run folder of `run_benchmark`, or that of `fit_policy`, which has the policies.
         metrics: Accuracy of every setting, in percent.
         html: The report.
 

@@ -1,0 +1,1 @@
+"""Components about when to retrieve."""
