@@ -297,7 +297,7 @@ def _cells(settings: Iterable[SettingScores], dimension: str, key: str) -> tuple
 
 
 def _weakest(columns: Sequence[Column]) -> Weakest | None:
-    """The weakest groups in the most accurate setting that could be served; None where no group is large enough.
+    """The weakest groups in the most accurate setting that could be served; None where no large one is below all.
 
     They are ordered by the upper ends of their intervals: a group is not weak because it has few questions.
     """
@@ -309,7 +309,7 @@ def _weakest(columns: Sequence[Column]) -> Weakest | None:
     for dimension in ("variety", "pair", "category", "prompt_type", "script", "joshi"):
         cells = best.scores.breakdowns.get(dimension, {})
         for key, cell in cells.items():
-            if len(cells) > 1 and cell.n >= SMALLEST_GROUP:
+            if len(cells) > 1 and cell.n >= SMALLEST_GROUP and cell.value < best.scores.accuracy.value:
                 # A script that one language alone has is that language: the narrower name is kept.
                 same = (cell.value, cell.low, cell.high, cell.n)
                 found.setdefault(same, Weak(DIMENSIONS[dimension], _label(dimension, key), cell))

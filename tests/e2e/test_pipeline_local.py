@@ -15,7 +15,8 @@ from m4rag import models
 
 pytestmark = pytest.mark.vllm
 
-LIMIT = 24
+LIMIT = 40
+"""Ten images, the fewest that a policy is learned from."""
 MULTIMODAL = f"multimodal:{models.EMBED}"
 SETTINGS = ("no_rag", "oracle", MULTIMODAL)
 CHOICES = {"prompt_language": "native", "context_language": "native", "option_order": 7}

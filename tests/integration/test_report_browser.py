@@ -13,6 +13,7 @@ from run_folders import MARKUP, write_judgements, write_run
 from m4rag.bench.compare import compare_paths
 from m4rag.bench.compare_page import write_page
 from m4rag.bench.report import write_report
+from m4rag.policy.fit import fit
 
 pytestmark = pytest.mark.browser
 
@@ -44,12 +45,14 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same run as it comes, judged, without images by a model of random weights, and with markup in every text; two
-    settings of the first compared, and of the last."""
+    """The same run as it comes, judged and with a policy, without images by a model of random weights, and with markup
+    in every text; two settings of the first compared, and of the last."""
     folder = tmp_path_factory.mktemp("reports")
     write_run(folder / "plain")
     write_run(folder / "judged")
     write_judgements(folder / "judged")
+    policy = fit(folder / "judged")
+    policy.write(policy.file_in(folder / "judged"))
     write_run(folder / "warned", note=NOTE, images="none")
     write_run(folder / "hostile", markup=MARKUP)
     pages = {path.name: write_report(path) for path in folder.iterdir()}
@@ -162,13 +165,52 @@ def test_differences_stand_where_their_numbers_say(visit: Any, width: int) -> No
         assert (left, right) == pytest.approx((low, high), abs=3)
 
 
-def test_a_comparison_is_reached_by_keyboard(visit: Any) -> None:
-    seen = visit("compared", viewport={"width": 390, "height": 900})
+CONTRASTS = """() => {
+    const channels = text => text.match(/[\\d.]+/g).map(Number);
+    const shade = colour => {
+        const [r, g, b] = channels(colour).slice(0, 3).map(part => part / 255)
+            .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = element => {
+        for (let place = element; place; place = place.parentElement) {
+            const colour = getComputedStyle(place).backgroundColor, alpha = channels(colour)[3];
+            if (alpha === undefined || alpha === 1) return colour;
+        }
+        return getComputedStyle(document.body).backgroundColor;
+    };
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+    while (walker.nextNode()) {
+        const text = walker.currentNode.data.trim(), element = walker.currentNode.parentElement;
+        if (!text || element.closest('title')) continue;
+        const style = getComputedStyle(element);
+        const [a, b] = [shade(element.closest('svg') ? style.fill : style.color), shade(ground(element))];
+        found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), text.slice(0, 40)]);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("name", ["judged", "warned", "compared"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(visit: Any, name: str, scheme: str) -> None:
+    seen = visit(name, viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    found = seen.page.evaluate(CONTRASTS)
+    assert len(found) > 200
+    assert [pair for pair in found if pair[0] < 4.5] == []
+
+
+@pytest.mark.parametrize("name", ["judged", "compared"])
+def test_what_opens_and_what_scrolls_is_reached_by_keyboard(visit: Any, name: str) -> None:
+    seen = visit(name, viewport={"width": 390, "height": 900})
+    waiting = seen.page.evaluate("document.querySelectorAll('summary, .scroll').length")
     reached = set()
-    for _ in range(20):
+    for _ in range(waiting):
         seen.page.keyboard.press("Tab")
-        reached.add(seen.page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
-    assert {"SUMMARY.", "DIV.scroll"} <= reached
+        reached.add(
+            seen.page.evaluate("[...document.querySelectorAll('summary, .scroll')].indexOf(document.activeElement)")
+        )
+    assert reached == set(range(waiting))
 
 
 @pytest.mark.parametrize("width", [390, 1280])
