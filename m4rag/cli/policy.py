@@ -161,7 +161,9 @@ def _classes(policy: Policy) -> Any:
 
     from m4rag.policy.words import interval
 
-    table = Table(title="by Joshi class of the language, accuracy %", title_justify="left", box=None, pad_edge=False)
+    title = "by Joshi class of the language, accuracy %"
+    # One space between columns, as in the table of settings: it then fits 80 columns.
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for column in ("class", "questions", "never", "always", "gated"):
         table.add_column(column, justify="left" if column == "class" else "right", header_style="bold")
     for label, found in policy.evidence.by_class.items():

@@ -59,7 +59,7 @@ def results_table(scores: Scores, images: str) -> Any:
     from rich.table import Table
 
     title = f"{scores.dataset}: {scores.questions} questions" + (", TEXT-ONLY (no images)" if images == "none" else "")
-    # One space between columns: the longest setting of the demo then fits 80 columns.
+    # One space between columns: the setting with the reference model's name then fits 80 columns.
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("setting", overflow="fold")
     for column in ("accuracy %", "95 % interval", "macro %", "invalid %", "p50 ms"):
