@@ -117,7 +117,7 @@ def test_a_crash_while_failures_are_mended_loses_nothing(
     with log_in(tmp_path) as log:
         log.append([answer("b")])
 
-    def crash(*given: object) -> None:
+    def crash(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
