@@ -28,7 +28,7 @@ def m4rag(home: Path, urls: dict[str, str], *arguments: str) -> subprocess.Compl
         env={**os.environ, **urls, "M4RAG_HOME": str(home), "M4RAG_VLM_CONCURRENCY": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -47,6 +47,7 @@ def scores(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.startswith("latency")}
 
 
+@pytest.mark.timeout(1800)
 def test_pipeline_and_command_line_leave_the_same_record(
     tmp_path: Path, vlm_server: Any, embedding_server: Any
 ) -> None:
