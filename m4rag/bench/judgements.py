@@ -86,9 +86,14 @@ class Pair:
     passage: str
     chunk_ids: tuple[str, ...]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """(question id, chunk id): what its score is known by."""
+        return self.question.question_id, self.chunk_ids[0]
+
     def sample_key(self, sample: int) -> Key:
         """What the log knows a sample of the pair by."""
-        return self.question.question_id, self.chunk_ids[0], str(sample)
+        return *self.key, str(sample)
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,7 @@ def test_a_crash_while_old_judgements_are_replaced_loses_none(
     judge_run(run, settings(run), server.url, silent)
     server.reply = verdict
 
-    def crash(*given: Any) -> Any:
+    def crash(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
