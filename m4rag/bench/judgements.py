@@ -24,6 +24,9 @@ from m4rag.shards import read_folder
 
 JUDGEMENTS = "judgements"
 
+PairKey = tuple[str, str]
+"""(question id, chunk id)."""
+
 MAX_TOKENS = 512
 
 
@@ -87,8 +90,8 @@ class Pair:
     chunk_ids: tuple[str, ...]
 
     @property
-    def key(self) -> tuple[str, str]:
-        """(question id, chunk id): what its score is known by."""
+    def key(self) -> PairKey:
+        """What its score is known by."""
         return self.question.question_id, self.chunk_ids[0]
 
     def sample_key(self, sample: int) -> Key:
@@ -196,19 +199,19 @@ def pairs(folder: Path, plan: RunPlan) -> list[Pair]:
     return made
 
 
-def read_verdicts(folder: Path) -> dict[tuple[str, str], Verdict]:
+def read_verdicts(folder: Path) -> dict[PairKey, Verdict]:
     """What the judge makes of every question and passage, from a run folder that was judged.
 
     Raises:
         BadData: The run folder holds no complete judgements.
     """
-    samples: dict[tuple[str, str], list[Judgement]] = {}
+    samples: dict[PairKey, list[Judgement]] = {}
     for row in read_folder(folder / JUDGEMENTS, Judgement):
         samples.setdefault((row.question_id, row.chunk_id), []).append(row)
     return {key: _verdict(rows) for key, rows in samples.items()}
 
 
-def read_scores(folder: Path) -> dict[tuple[str, str], int]:
+def read_scores(folder: Path) -> dict[PairKey, int]:
     """The judge's score of every question and passage that has one, from a run folder that was judged.
 
     Raises:
@@ -224,7 +227,7 @@ def _verdict(rows: Sequence[Judgement]) -> Verdict:
     return Verdict(scores, len(rows), status)
 
 
-def aggregate(question_id: str, shown: Sequence[str], scores: Mapping[tuple[str, str], int]) -> Aggregate | None:
+def aggregate(question_id: str, shown: Sequence[str], scores: Mapping[PairKey, int]) -> Aggregate | None:
     """Judged relevance of the passages shown with a question in one setting.
 
     Args:

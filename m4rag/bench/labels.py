@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from m4rag.bench.agreement import Coefficient, confusion, krippendorff_alpha, weighted_kappa
-from m4rag.bench.judgements import JUDGEMENTS, Key, Pair, pairs, read_scores
+from m4rag.bench.judgements import JUDGEMENTS, Pair, PairKey, pairs, read_scores
 from m4rag.bench.runs import Label, RunPlan
 from m4rag.errors import BadData, UsageError
 from m4rag.manifests import MANIFEST, Manifest, rows_digest, write_atomic
@@ -141,8 +141,10 @@ def read_labels(files: Sequence[Path], wanted: Sequence[Pair]) -> list[Label]:
         BadData: A file is no such table, a score is not one of the rubric, a passage was not shown with its question,
             somebody labelled a passage twice, or no row has a score; names the file and the line.
     """
-    by_id: dict[Key, Pair] = {(pair.question.question_id, chunk): pair for pair in wanted for chunk in pair.chunk_ids}
-    found: dict[tuple[Key, str], tuple[Label, str]] = {}
+    by_id: dict[PairKey, Pair] = {
+        (pair.question.question_id, chunk): pair for pair in wanted for chunk in pair.chunk_ids
+    }
+    found: dict[tuple[PairKey, str], tuple[Label, str]] = {}
     for file in files:
         for line, cells in _rows(file):
             where = f"{file} line {line}"

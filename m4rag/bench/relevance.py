@@ -31,7 +31,7 @@ from m4rag.bench.joined import (
     shown_ids,
     shown_passages,
 )
-from m4rag.bench.judgements import JUDGEMENTS, Aggregate, Key, Sampling, Verdict, aggregate, read_verdicts
+from m4rag.bench.judgements import JUDGEMENTS, Aggregate, PairKey, Sampling, Verdict, aggregate, read_verdicts
 from m4rag.bench.paired import Difference, paired_differences
 from m4rag.bench.rates import Rates, kept_and_mended
 from m4rag.bench.runs import ModelIdentity, RunPlan
@@ -497,7 +497,7 @@ def _pooled(observed: Iterable[Observed], questions: int) -> SettingRelevance:
 
 
 def _consistency(
-    questions: pa.Table, passages: pa.Table, verdicts: Mapping[Key, Verdict], sampling: Sampling
+    questions: pa.Table, passages: pa.Table, verdicts: Mapping[PairKey, Verdict], sampling: Sampling
 ) -> Consistency | None:
     """Agreement of the samples of each pair, the same text with a question once."""
     import numpy as np
