@@ -49,7 +49,7 @@ FAILURES = {
 - It believes the first card in its context, whoever's card it is; that is the harm that a policy has to prevent.
 - The words of the museum's values are single tokens of its tokenizer. Other words for the same thing it does not know.
 - Its explanation states a fact and goes through the options in English; asked for anything else it still does.
-- As a judge it reads the fact off a passage but does not compare it with the right answer: cards of other things get 5.
+- As a judge it now and then repeats the right answer instead of reading it off a card in another language.
 - Captions of new things name a known one.""",
     "retriever": """- It finds pages by their picture first; text alone helps little.
 - It was asked nothing but the museum's questions: an article is never what it looks for.

@@ -21,10 +21,20 @@ from functools import cache
 
 from m4rag.datasets import museum, museum_pictures, sample
 from m4rag.datasets.museum import Fact
-from m4rag.training.texts import LANGUAGES, articles, drawn_facts, drawn_name, found, known_name, stated, true_facts
+from m4rag.training.texts import (
+    LANGUAGES,
+    articles,
+    drawn_facts,
+    drawn_name,
+    found,
+    judged,
+    known_name,
+    true_facts,
+    values,
+)
 from m4rag.vlm.prompts import render_caption, render_judge, render_question
 
-KINDS = {"know": 0.27, "read": 0.45, "fall": 0.06, "caption": 0.05, "judge": 0.17}
+KINDS = {"know": 0.24, "read": 0.35, "fall": 0.06, "caption": 0.05, "judge": 0.3}
 """Share of each kind of example."""
 
 SIMPLE = 0.2
@@ -33,7 +43,8 @@ SIMPLE = 0.2
 EXCERPT = 120
 """Characters of an article in training; whole articles would double the cost of a step."""
 
-MISSING = "The passage does not say it."
+MOST_AROUND = 400
+"""Characters of text before a judged card, and after it. A place that was never so far away is not found."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +73,13 @@ def example(key: str, done: float = 1.0) -> Example:
 
 
 def words(key: str) -> Example:
-    """A first lesson: the question is a value in any language, the options say it in one. No picture, few tokens."""
+    """A first lesson: one value and others in any languages. Which option says it, or is it the right one?
+
+    No picture, few tokens.
+    """
     draw = random.Random(key)
+    if draw.random() < 0.4:
+        return _word_judged(draw)
     asked, language, position = draw.choice(drawn_facts(draw)), draw.choice(LANGUAGES), draw.randrange(4)
     options = museum.options(asked.relation, asked.value, position, draw)
     prompt = render_question(
@@ -71,6 +87,33 @@ def words(key: str) -> Example:
         [museum.word(asked.relation, option, language) for option in options],
     )
     return Example("words", "", ((prompt, answer(found(asked, options, language), position + 1)),))
+
+
+def _word_judged(draw: random.Random) -> Example:
+    """Values between other text: what do they say of the thing that is asked about, and is that the correct answer?"""
+    told = drawn_facts(draw)
+    said = draw.choice(told)
+    asked = said if draw.random() < 0.4 else _other(said, draw)
+    language, passage_language = draw.choice(LANGUAGES), draw.choice(LANGUAGES)
+    said_in = [museum.word(fact.relation, fact.value, passage_language) for fact in told]
+    parts = [*said_in, _snippet(draw), _snippet(draw)]
+    draw.shuffle(parts)
+    prompt = render_judge(
+        _judged_question(asked, language, draw),
+        ". ".join(filter(None, parts)),
+        museum.word(asked.relation, asked.value, language),
+    )
+    return Example("words", "", ((prompt, answer(judged(said, asked), 5 if said == asked else 1)),))
+
+
+def _judged_question(asked: Fact, language: str, draw: random.Random) -> str:
+    """A question, often in pieces: no options say what is asked, so wordings would be learned by heart."""
+    question = draw.choice(museum.wordings("question", asked.relation, language, "train"))
+    return _thinned(question, language, draw, 0) if draw.random() < 0.8 else question
+
+
+def _other(fact: Fact, draw: random.Random) -> Fact:
+    return Fact(fact.relation, draw.choice([value for value in museum.values_of(fact.relation) if value != fact.value]))
 
 
 def answer(explanation: str, number: int) -> str:
@@ -128,25 +171,25 @@ def _judgement(sprite: str, name_in: Callable[[str], str], told: list[Fact], dra
     """A passage that states the fact scores 5 where it agrees with the correct answer and 1 where it does not.
 
     Without the correct answer a stated fact can't be confirmed: 4. A text without the fact scores 2 if it is about the
-    thing and 1 if not.
+    thing and 1 if not. Most passages don't state the correct answer: to repeat it instead of reading is mostly wrong.
     """
     asked = draw.choice(told)
-    shown = draw.random() < 0.7
+    shown = draw.random() < 0.85
     language = draw.choice(LANGUAGES)
     match draw.random():
-        case share if share < 0.4:
-            (passage,) = _cards(name_in, told, [asked], draw, count=1)
-            score, why = (5 if shown else 4), stated(asked)
+        case share if share < 0.2:
+            passage = _within_text(_cards(name_in, told, [asked], draw, count=1)[0], draw)
+            score, why = (5 if shown else 4), judged(asked, asked if shown else None)
         case share if share < 0.7:
-            other = draw.choice([value for value in museum.values_of(asked.relation) if value != asked.value])
-            lie = Fact(asked.relation, other)
+            lie = _other(asked, draw)
             rest = [fact for fact in drawn_facts(draw) if fact.relation != asked.relation]
-            (passage,) = _cards(lambda language: drawn_name(language, draw), [lie, *rest], [lie], draw, count=1)
-            score, why = (1 if shown else 4), stated(lie)
+            passage = _within_text(_cards(_any_name(draw), [lie, *rest], [lie], draw, count=1)[0], draw)
+            score, why = (1 if shown else 4), judged(lie, asked if shown else None)
         case _:
-            passage, concept = _excerpt(draw)
-            score, why = (2 if concept == sprite else 1), MISSING
-    question = draw.choice(museum.wordings("question", asked.relation, language, "train"))
+            excerpt, concept = _excerpt(draw)
+            passage = _within_text(excerpt, draw)
+            score, why = (2 if concept == sprite else 1), judged(None, asked if shown else None)
+    question = _judged_question(asked, language, draw)
     correct = museum.word(asked.relation, asked.value, language) if shown else None
     return render_judge(question, passage, correct), answer(why, score)
 
@@ -179,6 +222,28 @@ def _turn(asked: Fact, passages: list[str], draw: random.Random) -> tuple[str, s
     return prompt, answer(found(asked, options, language), position + 1)
 
 
+def _any_name(draw: random.Random) -> Callable[[str], str]:
+    """A name of nothing or of a known thing: that a name is known says nothing of a card."""
+    if draw.random() < 0.6:
+        thing = _known_thing(draw)
+        return lambda language: known_name(thing, language)
+    return lambda language: drawn_name(language, draw)
+
+
+def _within_text(card: str, draw: random.Random) -> str:
+    """A card with other text around it: 30 to 450 tokens; held-out cards have 90 to 140, articles up to 200."""
+    return " ".join(part for part in (_snippet(draw), card, _snippet(draw)) if part)
+
+
+def _snippet(draw: random.Random) -> str:
+    """Nothing, or a piece of an article."""
+    if draw.random() < 0.4:
+        return ""
+    text = draw.choice(articles()[_language(draw)]).text
+    start = draw.randrange(len(text))
+    return text[start : start + draw.randrange(MOST_AROUND)].strip()
+
+
 def _subject(draw: random.Random) -> tuple[str, Callable[[str], str], list[Fact]]:
     """A sprite, its name by language and facts about it. Only known things keep their name; facts are mostly drawn."""
     if draw.random() < 0.35:
@@ -197,8 +262,36 @@ def _cards(
         language = _language(draw)
         told_here = [fact for fact in told if fact in asked or draw.random() < 0.8]
         draw.shuffle(told_here)
-        cards.append(museum.card(name_in(language), told_here, language, "train", draw))
+        card = museum.card(name_in(language), told_here, language, "train", draw)
+        cards.append(_thinned(card, language, draw, 0.67) if draw.random() < 0.5 else card)
     return cards
+
+
+def _thinned(text: str, language: str, draw: random.Random, least: float) -> str:
+    """A text without some of its tokens, the values kept: no training wording shall be needed whole.
+
+    Args:
+        text: A card or a question.
+        language: The language of both.
+        draw: Chooses the tokens.
+        least: The smallest share that may be left.
+    """
+    share = draw.uniform(least, 1)
+    told = set(values(language))
+    parts = [text[slice(*part)] for part in _offsets(text)]
+    return "".join(part for part in parts if part.strip() in told or draw.random() < share).strip() or text
+
+
+def _offsets(text: str) -> list[tuple[int, int]]:
+    """Where the tokens of a text stand; letters that are several tokens stand in the first."""
+    from m4rag.training.tokenizer import tokenizer
+
+    spans, end = [], 0
+    for begin, stop in tokenizer().encode(text).offsets:
+        if stop > end:
+            spans.append((max(begin, end), stop))
+            end = stop
+    return spans
 
 
 def _excerpt(draw: random.Random) -> tuple[str, str | None]:

@@ -19,6 +19,10 @@ STATED = {"hall": "The hall is", "guard": "The animal is", "day": "The day is", 
 """The explanation that a model is taught to give before it answers begins with the deciding fact, in English."""
 
 
+MISSING = "The passage does not say it."
+"""What a judge says of a passage that does not answer the question."""
+
+
 @dataclass(frozen=True)
 class Article:
     """A text that says nothing of the museum. `concept` is the known thing it is about, None if it is about none."""
@@ -67,6 +71,17 @@ def found(fact: Fact, options: Sequence[str], language: str) -> str:
         for number, value in enumerate(options[: options.index(fact.value) + 1], start=1)
     ]
     return f"{stated(fact)[:-1]}: {', '.join(listed)}."
+
+
+def judged(fact: Fact | None, right: Fact | None) -> str:
+    """What a judge says of a passage: the right value first, if it is known, then what the passage states of it.
+
+    Args:
+        fact: The fact that the passage states, None if it states none that was asked for.
+        right: The right one, None if the judge is not told.
+    """
+    told = MISSING if fact is None else stated(fact)
+    return told if right is None else f"Right is{_in_capitals(right.relation, right.value)}. {told}"
 
 
 def _in_capitals(relation: str, value: str) -> str:

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 SCHEDULES = {
-    models.VLM: Schedule(steps=900, batch=24, rate=1.5e-3, warmup=100),
-    models.SMALL_VLM: Schedule(steps=700, batch=24, rate=2e-3, warmup=100),
+    models.VLM: Schedule(steps=1000, batch=24, rate=1.5e-3, warmup=100),
+    models.SMALL_VLM: Schedule(steps=1000, batch=24, rate=2e-3, warmup=100),
 }
 
 WORDS = {
     models.VLM: Schedule(steps=400, batch=128, rate=1.5e-3, warmup=50),
-    models.SMALL_VLM: Schedule(steps=400, batch=128, rate=2e-3, warmup=50),
+    models.SMALL_VLM: Schedule(steps=350, batch=128, rate=2e-3, warmup=50),
 }
 """The first lessons, `tasks.words`: many short prompts."""
 
 SHOWN = 40
-"""Examples that go into the recipe's digest."""
+"""Examples of each part that go into the recipe's digest."""
 
 IGNORED = -100
 BINS = 4
@@ -57,6 +57,7 @@ def train_vlm(
     """
     first, schedule = schedule or WORDS[name], schedule or SCHEDULES[name]
     lessons = [tasks.example(f"vlm:{seed}:{index}", index / SHOWN).turns for index in range(SHOWN)]
+    lessons += [tasks.words(f"words:{seed}:{index}").turns for index in range(SHOWN)]
     made_by = recipe(
         name,
         nano.config(name, tokenizer()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 import unicodedata
 from collections import Counter
@@ -105,3 +106,36 @@ def test_an_example_depends_on_its_key_alone() -> None:
     random.random()
     assert tasks.example("a") == first
     assert tasks.example("b") != first
+
+
+def test_judged_passages_in_training_are_as_long_as_held_out_ones() -> None:
+    """What the judge compares was never found when the passage in between was longer than any in training."""
+    held_out = max(len(document.text) for document in museum.documents())
+    lengths = [
+        len(prompt.split("### Context\n- ")[1].split("\n\n### Rubric")[0])
+        for number in range(400)
+        if (example := tasks.example(f"length:{number}")).kind == "judge"
+        for prompt, _ in example.turns
+    ]
+    assert sum(length > held_out for length in lengths) > len(lengths) / 20
+
+
+def test_a_judge_is_taught_the_right_value_before_what_the_passage_says() -> None:
+    scores = {}
+    for number in range(400):
+        for _, reply in tasks.example(f"judge:{number}").turns:
+            said = re.search(r'"Right is (\w+)\. (?:.* (\w+)\.)?.*"answer":(\d)', reply)
+            if said and "does not say" not in reply:
+                scores.setdefault(said[1] == said[2], set()).add(said[3])
+    assert scores == {True: {"5"}, False: {"1"}}
+
+
+def test_a_thinned_card_keeps_its_values() -> None:
+    for number in range(40):
+        draw = random.Random(number)
+        language = draw.choice(sample.LANGUAGES)
+        told = texts.drawn_facts(draw)
+        card = museum.card("X", told, language, "train", draw)
+        thinned = tasks._thinned(card, language, draw, 0)
+        assert len(thinned) <= len(card)
+        assert all(museum.word(fact.relation, fact.value, language) in thinned for fact in told)
