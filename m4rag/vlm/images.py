@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -30,34 +29,24 @@ class ImageData:
     """An image that was checked.
 
     Attributes:
-        data: The file's bytes as they were found.
+        data_url: The file's bytes as they were found; encoded once, since a benchmark shows each image many times.
         mime: Media type by content, whatever the file was called.
         digest: SHA-256 of the bytes, 64 hex digits.
         width: Pixels.
         height: Pixels.
     """
 
-    data: bytes
+    data_url: str
     mime: str
     digest: str
     width: int
     height: int
 
-    @cached_property
-    def data_url(self) -> str:
-        """The image as a `data:` URL; encoded once, since a benchmark shows each image many times."""
-        return f"data:{self.mime};base64,{base64.b64encode(self.data).decode('ascii')}"
-
-    @property
-    def kept_bytes(self) -> int:
-        """What the image takes in memory, its `data:` URL included."""
-        return len(self.data) * 7 // 3
-
 
 def read_image(source: str | Path | bytes, root: Path | None = None) -> ImageData:
     """Read an image from a file, a `data:` URL or bytes, and check that it is one.
 
-    The files read last are kept, up to 256 MiB of them, as long as they do not change.
+    The files read last are kept, up to 256 MiB encoded, as long as they do not change.
 
     Args:
         source: Path, `data:image/...;base64,` URL, or the bytes themselves.
@@ -108,7 +97,7 @@ def _from_data_url(encoded: str, where: str) -> ImageData:
     return _check(data, f"{where}...")
 
 
-@cached(LRUCache[object, ImageData](CACHED_BYTES, getsizeof=lambda image: image.kept_bytes), lock=Lock())
+@cached(LRUCache[object, ImageData](CACHED_BYTES, getsizeof=lambda image: len(image.data_url)), lock=Lock())
 def _read(path: Path, modified_ns: int, size: int) -> ImageData:
     del modified_ns, size  # part of the key only: a file that changed is read again
     return _check(path.read_bytes(), str(path))
@@ -135,4 +124,5 @@ def _check(data: bytes, where: str) -> ImageData:
         raise BadData(f"not an image: damaged ({error})", where=where) from None
     if width * height > MAX_PIXELS:
         raise BadData(f"the image has {width} x {height} pixels, more than 64 megapixels", where=where)
-    return ImageData(data, MIME[kind], hashlib.sha256(data).hexdigest(), width, height)
+    data_url = f"data:{MIME[kind]};base64,{base64.b64encode(data).decode('ascii')}"
+    return ImageData(data_url, MIME[kind], hashlib.sha256(data).hexdigest(), width, height)
