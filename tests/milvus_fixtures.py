@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,7 +84,25 @@ class MilvusServer:
 
     def signal(self, number: int) -> None:
         """Send a signal to the server's whole process group."""
-        os.killpg(int((self.data / "server.pid").read_text()), number)
+        os.killpg(self._group, number)
+
+    def freeze(self) -> None:
+        """Stop it, and wait until every thread has stopped: those that run on another core may answer once more."""
+        self.signal(signal.SIGSTOP)
+        while {state for state, group in _threads() if group == self._group} - {"T", "Z", "X"}:
+            time.sleep(0.01)
+
+    @property
+    def _group(self) -> int:
+        return int((self.data / "server.pid").read_text())
+
+
+def _threads() -> Iterator[tuple[str, int]]:
+    """State and process group of every thread on this machine (proc(5))."""
+    for file in Path("/proc").glob("[0-9]*/task/*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+            yield state, int(group)
 
 
 @pytest.fixture(scope="session")

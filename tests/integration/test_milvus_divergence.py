@@ -289,7 +289,7 @@ def test_the_server_refuses_what_the_embedded_one_accepts(server_client: MilvusC
 @pytest.mark.milvus_server
 def test_a_server_that_stops_answering_is_one_line_within_the_timeout(milvus_server: MilvusServer) -> None:
     with Store(milvus_server.uri, timeout_s=2) as store:
-        milvus_server.signal(signal.SIGSTOP)
+        milvus_server.freeze()
         try:
             begun = time.monotonic()
             with pytest.raises(Unavailable, match="list_collections: DEADLINE_EXCEEDED") as caught:
