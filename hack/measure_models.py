@@ -17,7 +17,10 @@ from m4rag import models
 from m4rag.bench.benchmark import Request, run
 from m4rag.bench.joined import read_scores
 from m4rag.bench.judge import judge_run
-from m4rag.bench.relevance import read_relevance
+from m4rag.bench.judgements import pairs
+from m4rag.bench.judgements import read_scores as read_scores_of_judge
+from m4rag.bench.relevance import Auc, auc, read_relevance
+from m4rag.bench.runs import Passage, RunPlan
 from m4rag.bench.statistics import Estimate
 from m4rag.cli.output import progress, say
 from m4rag.datasets import load_documents, load_questions, museum, sample
@@ -270,11 +273,37 @@ def answers(run: Path) -> str:
     )
     if relevance is None or relevance.auc is None:
         return table
-    auc = relevance.auc
+    found = relevance.auc
+    apart = without_the_answer(run)
     return (
         f"{table}\n\nAs a judge (told the right answer) it tells gold passages from others with an AUC of "
-        f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}] ({auc.gold} gold, {auc.other} other passages)."
+        f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}] ({found.gold} gold, {found.other} other passages). "
+        f"{found.other - apart.other} of the others are cards of other things that state the right answer by chance, "
+        "which the words alone can't tell from gold. "
+        f"Without those: {apart.value:.3f} [{apart.low:.3f}, {apart.high:.3f}]."
     )
+
+
+def without_the_answer(run: Path) -> Auc:
+    """How well the judge tells gold passages from those that do not state the right answer."""
+    import numpy as np
+
+    scores = read_scores_of_judge(run)
+    of = {passage.chunk_id: passage.document_id for passage in read_folder(run / "passages", Passage)}
+    kept = []
+    for pair in pairs(run, RunPlan.read(run)):
+        if pair.key not in scores:
+            continue
+        concept, relation = str(pair.question.extra["concept"]), pair.question.prompt_type
+        world, _, place = of[pair.key[1]].partition(":")
+        thing = place.split(":")[0] if world == models.WORLD else ""
+        gold = thing == concept
+        if gold or not thing or museum.facts()[thing][relation] != museum.facts()[concept][relation]:
+            kept.append((scores[pair.key], gold, pair.question.group))
+    values, golds, images = zip(*kept, strict=True)
+    found = auc(np.array(values), np.array(golds), np.unique(images, return_inverse=True)[1])
+    assert found is not None
+    return found
 
 
 def retrieval(reports: Sequence[dict[str, Any]]) -> str:
