@@ -1,4 +1,4 @@
-"""A server that speaks vLLM's protocol and answers each question by what its options say, not by where they stand."""
+"""Servers that speak vLLM's protocol: one says what a test makes it say, one chooses by what the options say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiohttp import web
 
@@ -25,16 +26,29 @@ def content_server(refuses: Callable[[str], bool] = lambda prompt: False) -> Ite
     """Base URL of the server, and the prompts it was given so far; it will not take those that it `refuses`."""
     prompts: list[str] = []
 
+    def say(body: dict[str, Any]) -> str | None:
+        content = body["messages"][0]["content"]
+        prompt = content if isinstance(content, str) else content[-1]["text"]
+        prompts.append(prompt)
+        if refuses(prompt):
+            return None
+        return json.dumps({"explanation": "", "answer": preferred(NUMBERED.findall(prompt)) + 1})
+
+    with model_server(say) as url:
+        yield url, prompts
+
+
+@contextmanager
+def model_server(say: Callable[[dict[str, Any]], str | None]) -> Iterator[str]:
+    """Base URL of a server that replies to a request's body what `say` makes of it; None refuses the request."""
+
     async def models(request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
 
     async def completions(request: web.Request) -> web.Response:
-        content = (await request.json())["messages"][0]["content"]
-        prompt = content if isinstance(content, str) else content[-1]["text"]
-        prompts.append(prompt)
-        if refuses(prompt):
+        said = say(await request.json())
+        if said is None:
             return web.json_response({"error": {"message": "I refuse this one"}}, status=400)
-        said = json.dumps({"explanation": "", "answer": preferred(NUMBERED.findall(prompt)) + 1})
         return web.json_response(
             {
                 "choices": [{"message": {"content": said}, "finish_reason": "stop"}],
@@ -57,7 +71,7 @@ def content_server(refuses: Callable[[str], bool] = lambda prompt: False) -> Ite
 
     runner = asyncio.run_coroutine_threadsafe(start(), loop).result()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", prompts
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     finally:
         asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
         loop.call_soon_threadsafe(loop.stop)

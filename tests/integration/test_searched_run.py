@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, NamedTuple
 
 import pytest
+from content_server import model_server
 
 from m4rag.bench.benchmark import Request, run
 from m4rag.bench.runs import Caption, Context
@@ -57,26 +55,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     build_index(documents, "sample", settings, channels=("bm25",))
     bodies: list[dict[str, Any]] = []
 
-    class Model(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            bodies.append(body)
-            said = '{"answer": 1}'
-            if _text(body) == CAPTION:
-                said = f"Picture {_named(body['messages'][0]['content'][0]['image_url']['url'])}"
-            self.reply({"choices": [{"message": {"content": said}, "finish_reason": "stop"}]})
-
-        def reply(self, value: object) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments: object) -> None: ...
+    def say(body: dict[str, Any]) -> str:
+        bodies.append(body)
+        if _text(body) == CAPTION:
+            return f"Picture {_named(body['messages'][0]['content'][0]['image_url']['url'])}"
+        return '{"answer": 1}'
 
     request = Request(
         dataset="sample",
@@ -86,10 +69,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         index="sample",
         k=K,
     )
-    with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        folder = run(request, settings, nullcontext(f"http://127.0.0.1:{server.server_port}/v1"), silent)
-        server.shutdown()
+    with model_server(say) as url:
+        folder = run(request, settings, nullcontext(url), silent)
     yield Ran(folder, bodies)
 
 

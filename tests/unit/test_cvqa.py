@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import io
 import json
 import random
 import re
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from content_server import model_server
 from cvqa_files import SCHEMA, parquet, picture, row, shade
 from PIL import Image
 
@@ -517,29 +516,13 @@ def asked(path: Path, **request: Any) -> tuple[Path, list[dict[str, Any]]]:
     """Run a benchmark of the file with a model that always chooses option 2: the run folder, and what it was sent."""
     bodies: list[dict[str, Any]] = []
 
-    class Model(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.reply({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
+    def say(body: dict[str, Any]) -> str:
+        bodies.append(body)
+        return '{"answer": 2}'
 
-        def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.reply({"choices": [{"message": {"content": '{"answer": 2}'}, "finish_reason": "stop"}]})
-
-        def reply(self, value: object) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        wanted = Request(dataset="cvqa", items=path, settings=("no_rag",), **request)
+    wanted = Request(dataset="cvqa", items=path, settings=("no_rag",), **request)
+    with model_server(say) as url:
         folder = run(wanted, Settings(home=path.parent), nullcontext(url), silent)
-        server.shutdown()
     return folder, bodies
 
 
