@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from m4rag.bench.runs import Passage, RunPlan
 from m4rag.bench.scoring import Scores
@@ -22,6 +22,8 @@ from m4rag.shards import arrow_schema, later_columns, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+Computed = TypeVar("Computed", bound=BaseModel)
 
 
 def read_folder_table(folder: Path, model: type[Row]) -> pa.Table:
@@ -49,22 +51,42 @@ def read_scores(folder: Path) -> Scores:
     """
     plan = RunPlan.read(folder)
     path = folder / "scores.json"
-    remedy = f"Run `m4rag bench score {folder}`."
-    try:
-        scores = Scores.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise BadData("the run is not scored", where=str(folder), remedy=remedy) from None
-    except ValidationError as error:
-        raise BadData(f"damaged scores ({error.error_count()} errors)", where=str(path), remedy=remedy) from None
+    scores = read_computed(path, Scores, "the run is not scored")
     scored = tuple(setting.setting for setting in scores.settings)
     if scored != plan.settings or scores.questions != plan.n_questions:
         raise BadData(
             f"scores of {scores.questions} questions in {', '.join(scored)} where the run has {plan.n_questions} in "
             f"{', '.join(plan.settings)}",
             where=str(path),
-            remedy=remedy,
+            remedy=remedy_for(folder),
         )
     return scores
+
+
+def read_computed(path: Path, model: type[Computed], absent: str) -> Computed:
+    """A file of a run folder that `bench score` computes from the others.
+
+    Args:
+        path: The file.
+        model: What it holds.
+        absent: What it means that there is none.
+
+    Raises:
+        BadData: The file is missing or damaged.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BadData(absent, where=str(path.parent), remedy=remedy_for(path.parent)) from None
+    except ValidationError as error:
+        raise BadData(
+            f"damaged {path.stem} ({error.error_count()} errors)", where=str(path), remedy=remedy_for(path.parent)
+        ) from None
+
+
+def remedy_for(folder: Path) -> str:
+    """What to do about a computed file that is missing, damaged or out of date."""
+    return f"Run `m4rag bench score {folder}`."
 
 
 def answers_by_setting(folder: Path, plan: RunPlan, questions: pa.Table) -> dict[str, pa.Table]:

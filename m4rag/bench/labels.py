@@ -13,9 +13,10 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from m4rag.bench.agreement import Coefficient, confusion, krippendorff_alpha, weighted_kappa
+from m4rag.bench.joined import read_computed, remedy_for
 from m4rag.bench.judgements import JUDGEMENTS, Pair, PairKey, pairs, read_scores
 from m4rag.bench.runs import Label, RunPlan
 from m4rag.errors import BadData, UsageError
@@ -252,16 +253,11 @@ def read_agreement(folder: Path) -> Agreement | None:
     """
     if not all((folder / name / MANIFEST).exists() for name in (JUDGEMENTS, LABELS)):
         return None
-    remedy = f"Run `m4rag bench score {folder}`."
-    try:
-        found = Agreement.model_validate_json((folder / AGREEMENT).read_bytes())
-    except FileNotFoundError:
-        raise BadData("the judge is not compared with the labels", where=str(folder), remedy=remedy) from None
-    except ValidationError as error:
-        where = str(folder / AGREEMENT)
-        raise BadData(f"damaged agreement ({error.error_count()} errors)", where=where, remedy=remedy) from None
+    found = read_computed(folder / AGREEMENT, Agreement, "the judge is not compared with the labels")
     if (found.judgements, found.labels) != tuple(Manifest.read(folder / name).digest for name in (JUDGEMENTS, LABELS)):
-        raise BadData("computed from other judgements or labels", where=str(folder / AGREEMENT), remedy=remedy)
+        raise BadData(
+            "computed from other judgements or labels", where=str(folder / AGREEMENT), remedy=remedy_for(folder)
+        )
     return found
 
 

@@ -19,14 +19,16 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from m4rag.bench.agreement import Coefficient, krippendorff_alpha
 from m4rag.bench.contexts import NO_RAG, has_context
 from m4rag.bench.joined import (
     answers_by_setting,
     document_names,
+    read_computed,
     read_folder_table,
+    remedy_for,
     right,
     shown_ids,
     shown_passages,
@@ -392,16 +394,9 @@ def read_relevance(folder: Path) -> Relevance | None:
     """
     if not (folder / JUDGEMENTS / MANIFEST).exists():
         return None
-    remedy = f"Run `m4rag bench score {folder}`."
-    try:
-        relevance = Relevance.model_validate_json((folder / RELEVANCE).read_bytes())
-    except FileNotFoundError:
-        raise BadData("the judgements are not summed up", where=str(folder), remedy=remedy) from None
-    except ValidationError as error:
-        where = str(folder / RELEVANCE)
-        raise BadData(f"damaged relevance ({error.error_count()} errors)", where=where, remedy=remedy) from None
+    relevance = read_computed(folder / RELEVANCE, Relevance, "the judgements are not summed up")
     if relevance.judgements != Manifest.read(folder / JUDGEMENTS).digest:
-        raise BadData("computed from other judgements", where=str(folder / RELEVANCE), remedy=remedy)
+        raise BadData("computed from other judgements", where=str(folder / RELEVANCE), remedy=remedy_for(folder))
     return relevance
 
 

@@ -66,6 +66,7 @@ class _Tally:
     times: tuple[str, str] | None = None
 
     def add(self, document: Document) -> None:
+        """Count one more."""
         self.languages[document.language] += 1
         self.licenses[document.license or ""] += 1
         self.without_text += not document.text.strip()
@@ -78,6 +79,7 @@ class _Tally:
             self.times = min(old, time), max(new, time)
 
     def counts(self, left_out: LeftOut) -> dict[str, Any]:
+        """For the manifest."""
         ids = dict(zip(("first", "last"), self.ids, strict=True)) if self.ids else {}
         times = dict(zip(("oldest", "newest"), self.times, strict=True)) if self.times else {}
         return {
@@ -117,7 +119,9 @@ def ingest_documents(
         raise UsageError(f"{name!r} can't name a corpus", remedy="Use letters, digits, '_', '-' and '.'.")
     check_source(source, paths)
     if (source == "mediawiki-api") != (site is not None):
-        raise UsageError("--source mediawiki-api and --site go together")
+        raise UsageError(
+            "--source mediawiki-api and --site go together", remedy="Add --site en, say, or leave --site out."
+        )
     folder = home / "corpus" / name / "documents"
     left_out = LeftOut()
     if site is not None:
