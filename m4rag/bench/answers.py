@@ -49,7 +49,7 @@ class AnswerLog(ResultLog[Answer]):
 
 
 class CaptionLog(ResultLog[Caption]):
-    """One run's captions by image.
+    """One run's captions by image; one that the server refused is a failure.
 
     Args:
         folder: The run's `captions` folder; made if absent.
@@ -63,9 +63,9 @@ class CaptionLog(ResultLog[Caption]):
         """The image."""
         return (row.image,)
 
-    def failed(self, row: Caption) -> bool:  # noqa: ARG002 - an image without a caption ends the run
-        """Never: there is no caption that stands for a failure."""
-        return False
+    def failed(self, row: Caption) -> bool:
+        """Whether the server would not caption the image."""
+        return row.refused != ""
 
     def complete(self, images: Sequence[str]) -> Manifest:
         """Turn the log into shards, in the order of these images.

@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from m4rag.bench.runs import Context, Passage
+from m4rag.bench.runs import Caption, Context, Passage
 from m4rag.errors import BadData, UsageError
 from m4rag.schema import Document, Question
 
@@ -183,7 +183,7 @@ def queries(
     setting: str,
     questions: Sequence[Question],
     gold: Mapping[str, Document],
-    captions: Mapping[str, str],
+    captions: Mapping[str, Caption],
     context_language: str = CONTEXT_LANGUAGE,
 ) -> list[Query]:
     """The search query of each question in a retrieving setting.
@@ -209,7 +209,7 @@ def queries(
         if question.image is None:
             raise UsageError(f"{setting} needs an image", where=question.question_id)
         if setting == CAPTION_QUERY:
-            made.append(Query(text=f"{question.question}\n{captions[question.image]}", image=None))
+            made.append(Query(text=f"{question.question}\n{captions[question.image].text}", image=None))
         else:
             made.append(Query(text=question.question, image=question.image))
     return made
@@ -217,6 +217,8 @@ def queries(
 
 def retrieved_contexts(questions: Sequence[Question], asked: Sequence[Query], search: Search) -> list[Context]:
     """Search all queries at once and keep, for each question, what came back, best first."""
+    if not asked:
+        return []
     contexts = []
     for question, query, hits in zip(questions, asked, search(asked), strict=True):
         contexts.append(
@@ -227,6 +229,30 @@ def retrieved_contexts(questions: Sequence[Question], asked: Sequence[Query], se
                 scores=tuple(hit.score for hit in hits),
             )
         )
+    return contexts
+
+
+def refused_contexts(questions: Iterable[Question], captions: Mapping[str, Caption]) -> dict[str, Context]:
+    """What `caption_query` has for the questions whose image has no caption: the reason, and nothing to search with.
+
+    Args:
+        questions: The questions.
+        captions: Image to caption.
+
+    Returns:
+        Question id to context.
+    """
+    contexts = {}
+    for question in questions:
+        refused = captions[question.image].refused if question.image else ""
+        if refused:
+            contexts[question.question_id] = Context(
+                question_id=question.question_id,
+                query="",
+                passages=(),
+                scores=(),
+                refused=f"the image has no caption to search with: {refused}",
+            )
     return contexts
 
 

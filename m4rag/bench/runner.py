@@ -23,13 +23,14 @@ from m4rag.bench.contexts import (
     irrelevant_contexts,
     oracle_contexts,
     queries,
+    refused_contexts,
     retrieved_contexts,
     retrieves,
 )
 from m4rag.bench.option_order import shown_order
 from m4rag.bench.refusals import Refusals
 from m4rag.bench.runs import Caption, Context, Passage, RunPlan
-from m4rag.bench.tasks import Task, keys, tasks
+from m4rag.bench.tasks import Task, keys, pictures, tasks
 from m4rag.durable import Report, work
 from m4rag.manifests import MANIFEST, Manifest
 from m4rag.progress import Progress
@@ -73,8 +74,11 @@ def write_contexts(
             if not retrieves(setting):
                 make = irrelevant_contexts if setting == IRRELEVANT else oracle_contexts
                 return make(questions, gold, plan.context_language)
-            asked = queries(setting, questions, gold, captions, plan.context_language)
-            return retrieved_contexts(questions, asked, searches[setting])
+            made = refused_contexts(questions, captions) if setting == CAPTION_QUERY else {}
+            searched = [question for question in questions if question.question_id not in made]
+            asked = queries(setting, searched, gold, captions, plan.context_language)
+            made |= {found.question_id: found for found in retrieved_contexts(searched, asked, searches[setting])}
+            return [made[question.question_id] for question in questions]
 
         map_folder(
             folder / "questions",
@@ -82,10 +86,18 @@ def write_contexts(
             folder / "contexts" / setting,
             Context,
             contexts,
-            _made_by("contexts", plan, setting=setting),
+            _made_by("contexts", plan, _captions_read(folder, setting), setting=setting),
             progress=progress,
         )
-    write_folder(folder / "passages", Passage, _passages(folder, plan), _made_by("passages", plan))
+    shown = {
+        setting: Manifest.read(folder / "contexts" / setting).digest for setting in filter(has_context, plan.settings)
+    }
+    write_folder(folder / "passages", Passage, _passages(folder, plan), _made_by("passages", plan, shown))
+
+
+def _captions_read(folder: Path, setting: str) -> dict[str, str]:
+    """Digest of the captions that a setting's contexts are made of: one that comes later makes other contexts."""
+    return {"captions": Manifest.read(folder / "captions").digest} if setting == CAPTION_QUERY else {}
 
 
 def _passages(folder: Path, plan: RunPlan) -> Iterator[Passage]:
@@ -99,29 +111,47 @@ def _passages(folder: Path, plan: RunPlan) -> Iterator[Passage]:
 
 
 async def write_captions(folder: Path, plan: RunPlan, client: VlmClient, progress: Progress) -> None:
-    """Caption every distinct image once; images captioned before a kill are not captioned again."""
+    """Caption every distinct image once; those that the server refused before are asked for again, and no others.
+
+    Raises:
+        Unavailable: The server is gone, or captions no image at all; the captions that are there are kept.
+    """
+    from m4rag.vlm.client import RequestRefused
     from m4rag.vlm.images import read_image
     from m4rag.vlm.prompts import render_caption
 
-    if (folder / "captions" / MANIFEST).exists():
-        return
-    images = sorted({question.image for question in read_folder(folder / "questions", Question) if question.image})
+    images = pictures(folder)
     log = CaptionLog(folder / "captions", _made_by("captions", plan))
     done = log.done()
+    waiting = [image for image in images if (image,) not in done]
+    refusals = Refusals(client.url, answered=bool(done))
     prompt = render_caption()
 
     async def caption(image: str) -> Caption:
-        completion = await client.generate(prompt, image=read_image(image), schema=None, max_tokens=CAPTION_TOKENS)
+        request = client.generate(prompt, image=read_image(image), schema=None, max_tokens=CAPTION_TOKENS)
+        try:
+            completion = await refusals.watch(request)
+        except RequestRefused as error:
+            return Caption(image=image, text="", refused=str(error))
         return Caption(image=image, text=completion.text.strip())
 
-    with progress("captions", len(images), len(done)) as advance:
-        await work((image for image in images if (image,) not in done), caption, log, client.concurrency, advance)
+    if waiting:
+        with progress("captions", len(images), len(done)) as advance:
+            await work(iter(waiting), caption, log, client.concurrency, advance)
+    refusals.check()
     log.complete(images)
 
 
-def read_captions(folder: Path) -> dict[str, str]:
+def read_captions(folder: Path) -> dict[str, Caption]:
     """Image to caption."""
-    return {caption.image: caption.text for caption in read_folder(folder / "captions", Caption)}
+    return {caption.image: caption for caption in read_folder(folder / "captions", Caption)}
+
+
+def refused_captions(folder: Path) -> list[Caption]:
+    """The images of a run that the server would not caption; none where the run holds no captions."""
+    if not (folder / "captions" / MANIFEST).exists():
+        return []
+    return [caption for caption in read_folder(folder / "captions", Caption) if caption.refused]
 
 
 async def answer(folder: Path, plan: RunPlan, client: VlmClient, progress: Progress) -> Manifest:
@@ -170,6 +200,8 @@ async def _ask(task: Task, plan: RunPlan, client: VlmClient, refusals: Refusals)
             for passage, score in zip(passages, task.context.scores if task.context else (), strict=True)
         ),
     }
+    if task.context is not None and task.context.refused:
+        return Answer(**common, status=Status.ERROR, raw=task.context.refused)
     prompt = render_question(
         question.question,
         [question.options[place] for place in order],
@@ -210,5 +242,5 @@ def _context_language(task: Task, plan: RunPlan) -> str:
     return task.question.language if plan.context_language == NATIVE else CONTEXT_LANGUAGE
 
 
-def _made_by(kind: str, plan: RunPlan, **config: str) -> Manifest:
-    return Manifest(kind=kind, command="bench run", config={"run": plan.digest, **config})
+def _made_by(kind: str, plan: RunPlan, inputs: Mapping[str, str] | None = None, **config: str) -> Manifest:
+    return Manifest(kind=kind, command="bench run", config={"run": plan.digest, **config}, inputs=dict(inputs or {}))

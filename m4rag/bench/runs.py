@@ -52,19 +52,32 @@ class Context(Row):
         query: The query text that was searched, "" for the oracle.
         passages: Passages best first.
         scores: Their scores, same order and length.
+        refused: Why there is nothing to put before the model, so that the question is not asked; "" if there is.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"refused"})
 
     question_id: str
     query: str
     passages: tuple[Passage, ...]
     scores: tuple[float, ...]
+    refused: str = ""
 
 
 class Caption(Row):
-    """One image's caption, made once and used as the query of `caption_query`."""
+    """One image's caption, made once and used as the query of `caption_query`.
+
+    Attributes:
+        image: The image.
+        text: The caption, "" where it was refused.
+        refused: Why the server would not caption the image, "" if it did; then the same command asks again.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"refused"})
 
     image: str
     text: str
+    refused: str = ""
 
 
 class Judgement(Row):

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 from m4rag.bench.contexts import has_context
 from m4rag.bench.runs import Context, RunPlan
@@ -75,7 +76,18 @@ def by_image(images: Sequence[str | None]) -> list[int]:
 
 def keys(folder: Path, plan: RunPlan) -> list[Key]:
     """Every (setting, question id) of the run in the order of the tables."""
-    ids: list[str] = []
-    for file in Manifest.read(folder / "questions").files:
-        ids += read_table(folder / "questions" / file.name, ["question_id"])["question_id"].to_pylist()
+    ids = _column(folder, "question_id")
     return [(setting, question) for setting in plan.settings for question in ids]
+
+
+def pictures(folder: Path) -> list[str]:
+    """Every image of the run's questions, once, sorted."""
+    return sorted({image for image in _column(folder, "image") if image})
+
+
+def _column(folder: Path, name: str) -> list[Any]:
+    """One column of the run's questions."""
+    values: list[Any] = []
+    for file in Manifest.read(folder / "questions").files:
+        values += read_table(folder / "questions" / file.name, [name])[name].to_pylist()
+    return values

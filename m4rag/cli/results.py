@@ -10,21 +10,25 @@ from m4rag.cli.output import emit
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from m4rag.bench.runs import Caption
     from m4rag.bench.scoring import Estimate, Scores
 
 
 def show(run: Path, as_json: bool, recorded: dict[str, Any]) -> None:
     """Print a run's scores and where its parts are."""
     from m4rag.bench.joined import read_scores
+    from m4rag.bench.runner import refused_captions
     from m4rag.bench.runs import RunPlan
 
     scores, plan = read_scores(run), RunPlan.read(run)
+    without = refused_captions(run)
     payload = {
         "run": str(run),
         "report": str(run / "report.html"),
         "mlflow": recorded,
         "model": plan.model.model_dump(),
         "images": plan.images,
+        "images_without_caption": len(without),
         "scores": scores.model_dump(mode="json", exclude={"settings": {"__all__": {"breakdowns"}}}),
     }
 
@@ -34,11 +38,21 @@ def show(run: Path, as_json: bool, recorded: dict[str, Any]) -> None:
             console.print(f"[yellow]{plan.model.note}[/]")
         if plan.images == "none":
             console.print("[yellow]Text-only baseline: no image was sent in any setting.[/]")
+        if without:
+            console.print(_without_caption(without, plan.command), style="yellow", highlight=False, markup=False)
         places = {"report": run / "report.html", "run": run, "MLflow": recorded["ui_command"] or recorded["url"]}
         for name, place in places.items():
             console.print(f"{name:8}{place}", soft_wrap=True, highlight=False, markup=False)
 
     emit(payload, as_json, render)
+
+
+def _without_caption(refused: list[Caption], command: str) -> str:
+    images = "1 image has" if len(refused) == 1 else f"{len(refused)} images have"
+    return (
+        f"{images} no caption, because the server refused ({refused[0].refused}); without one, questions count as "
+        f"wrong in caption_query. Repeat the command and it asks again: {command}"
+    )
 
 
 def print_results(scores: Scores, images: str, console: Console) -> None:
