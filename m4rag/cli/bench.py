@@ -13,6 +13,7 @@ from m4rag.cli.bench_agreement import agreement_command
 from m4rag.cli.bench_analyse import analyse_command
 from m4rag.cli.bench_compare import compare_command
 from m4rag.cli.bench_judge import judge_command
+from m4rag.cli.bench_merge import merge_command
 from m4rag.cli.bench_report import report_command
 from m4rag.cli.bench_score import score_command
 from m4rag.cli.output import Json, emit, progress, say
@@ -118,6 +119,7 @@ def record_command(
     emit(recorded, json, lambda console: console.print(f"MLflow  {recorded['url']}"))
 
 
+app.command("merge")(merge_command)
 app.command("judge")(judge_command)
 app.command("agreement")(agreement_command)
 app.command("score")(score_command)
