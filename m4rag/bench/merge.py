@@ -163,12 +163,13 @@ def _choices(plan: RunPlan) -> dict[str, Any]:
     choices: dict[str, Any] = {
         "dataset": plan.dataset,
         "images": plan.images,
-        "decoding": plan.decoding,
+        "choices of decoding": sorted(plan.decoding),
         "prompt language": plan.prompt_language,
         "option order": plan.option_order,
         # Of other questions there are other pictures, and a plan holds one digest over all.
         f"the pictures of the questions {short(plan.questions_digest)}": plan.inputs.get("images"),
     }
+    choices |= {f"decoding {name}": value for name, value in plan.decoding.items()}
     choices |= {f"model {name}": value for name, value in plan.model.model_dump().items()}
     if any(needs_gold(setting) for setting in plan.settings):
         choices["context language"] = plan.context_language

@@ -13,9 +13,7 @@ from m4rag.cli.output import Json
 
 
 def merge_command(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, in the order of their questions.", metavar="RUN RUN [RUN ...]")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help="Two run folders or more, in the order of their questions.")],
     output: Annotated[Path, typer.Option(help="Folder of the merged run, a new one.")],
     json: Json = False,
 ) -> None:

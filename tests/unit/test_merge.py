@@ -184,7 +184,8 @@ def test_what_has_the_same_name_must_be_the_same(
     ("changes", "message"),
     [
         ({"model": {"weights_digest": "abc"}}, r"differ in model weights_digest: '\w+' in .*, 'abc' in "),
-        ({"decoding": {"max_tokens": 9}}, "differ in decoding: {.*128.*} in .*, {.*9.*} in "),
+        ({"decoding": {"max_tokens": 9}}, "differ in decoding max_tokens: 128 in .*, 9 in "),
+        ({"decoding": {"top_k": 9}}, "differ in choices of decoding: .*'top_k'"),
         ({"prompts_digest": "0" * 64}, "differ in their prompts"),
         ({"dataset": "museum"}, "differ in dataset: 'sample' in .*, 'museum' in "),
         ({"images": "none"}, "differ in images"),
