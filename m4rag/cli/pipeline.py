@@ -8,25 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m4rag.cli.output import Json, emit, say
-from m4rag.errors import Unavailable, UsageError
+from m4rag.cli.pipeline_launch import cancel_command, launch_command, need_kfp, status_command
+from m4rag.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(help="Compile the Kubeflow pipelines and run them on this machine.", no_args_is_help=True)
-
-
-def _need_kfp() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("kfp") is None:
-        raise Unavailable("kfp is not installed", remedy="pip install 'm4rag[pipelines]'")
+app = typer.Typer(help="Compile the Kubeflow pipelines, run them here or on a cluster.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_pipelines(json: Json = False) -> None:
     """Show the pipelines and their parameters."""
-    _need_kfp()
+    need_kfp()
     from pipelines import NAMES, pipeline
 
     rows: list[dict[str, Any]] = []
@@ -54,7 +48,7 @@ def compile_pipelines(
     json: Json = False,
 ) -> None:
     """Write pipelines as IR YAML that Kubeflow Pipelines accepts."""
-    _need_kfp()
+    need_kfp()
     from pipelines import NAMES
     from pipelines.compiled import compile_to
 
@@ -76,16 +70,18 @@ def run_local(
 
     Uses the embedded Milvus, MLflow and model unless the environment names others.
     """
-    _need_kfp()
+    need_kfp()
     import os
 
     from m4rag.settings import settings
     from pipelines.compiled import compile_to, run_local
+    from pipelines.ir import read
+    from pipelines.parameters import parse
 
     home = settings().home.resolve()
     root = home / "pipelines" / name
     path = compile_to(name, root)
-    arguments = dict(_parameter(text) for text in parameter or [])
+    arguments = parse(read(path), parameter or [])
     os.environ.update(M4RAG_HOME=str(home), MLFLOW_TRACKING_URI=settings().mlflow)
     if name != "benchmark":
         run_local(path, arguments, root)
@@ -98,13 +94,5 @@ def run_local(
     say(f"artifacts: {root}")
 
 
-def _parameter(text: str) -> tuple[str, object]:
-    import json
-
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"{text!r} is not name=value", where="--param")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+for name, command in (("launch", launch_command), ("status", status_command), ("cancel", cancel_command)):
+    app.command(name)(command)
