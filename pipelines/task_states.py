@@ -1,6 +1,6 @@
 """What the tasks of a run are doing, read from the graph nodes that the server reports.
 
-The server lists every node of its Argo workflow. For a task `judge` these are `judge-driver`, which looks into the cache,
+The server lists every node of its Argo workflow. For a task `judge` these are `judge-driver`, which asks the cache,
 `judge`, and in it `executor`: the pod, or the attempts `executor(0)`, `executor(1)` of one that may be retried.
 """
 
