@@ -1,0 +1,1 @@
+"""Put models and endpoints on a cluster: what is applied there, what is waited for, what is removed."""
