@@ -129,7 +129,7 @@ RESOLUTIONS = {
     Category.UNSCHEDULABLE_RESOURCE: "Free it (remove other services), let the pool grow, or choose smaller hardware.",
     Category.UNSCHEDULABLE_NODE: "Choose a hardware profile whose node selector and tolerations fit a node pool.",
     Category.UNSCHEDULABLE_VOLUME: "See `kubectl get pvc`: the claim needs a storage class that binds in this zone.",
-    Category.IMAGE_PULL_FAILED: "Check the image's name and digest, and the namespace's right to pull it (imagePullSecrets).",
+    Category.IMAGE_PULL_FAILED: "Check the image's name and digest, and that it may be pulled (imagePullSecrets).",
     Category.INVALID_IMAGE: "Correct the image's name: registry/name@sha256:<64 hex digits>.",
     Category.CONTAINER_CONFIG: "Make the Secret or ConfigMap that the message names in this namespace.",
     Category.MOUNT_FAILED: "Make the volume that the message names, or free it on the node that holds it.",

@@ -2,9 +2,9 @@
 
 KServe's own status lies in ways that are known, so it is not taken at its word. `observedGeneration` is that of another
 object; `Ready` is true while old pods serve, and before the new spec was seen; a failure may be an older
-spec's. What counts are pods that carry the hash of the spec (the annotation `m4rag.io/spec`, which KServe copies to them), and
-failures that are newer than what was applied. `ProgressDeadlineExceeded` says only that a start takes more than ten
-minutes, which large models do.
+spec's. What counts are pods that carry the hash of the spec (the annotation `m4rag.io/spec`, which KServe copies to
+them), and failures that are newer than what was applied. `ProgressDeadlineExceeded` says only that a start takes more
+than ten minutes, which large models do.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ INVALID = frozenset(
     | {"InvalidGPUAllocation", "ConfigNotFound", "CombineBaseError", "InvalidRenderedConfig", "ScalingCRDNotFound"}
 )
 ROUTES = ("IngressReady", "RouterReady")
+GONE_PHASES = frozenset({"Succeeded", "Failed"})
+"""Phases of pods that hold nothing of their node any more."""
 
 
 def diagnose(
@@ -209,4 +211,4 @@ def _serving(service: Object, pods: Sequence[Object], now: datetime) -> Diagnosi
 
 def _holds(pod: Object) -> bool:
     """Whether a pod still takes up its node's GPUs."""
-    return (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}
+    return (pod.get("status") or {}).get("phase") not in GONE_PHASES
