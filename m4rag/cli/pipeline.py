@@ -45,17 +45,64 @@ def compile_pipelines(
     name: Annotated[str | None, typer.Argument(help="Pipeline to compile.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Compile every pipeline.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path("compiled"),
+    kubernetes_manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write Pipeline and PipelineVersion objects for GitOps here, and nothing else."
+        ),
+    ] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of these objects.")] = None,
     json: Json = False,
 ) -> None:
     """Write pipelines as IR YAML that Kubeflow Pipelines accepts."""
     need_kfp()
     from pipelines import NAMES
     from pipelines.compiled import compile_to
+    from pipelines.manifests import write_manifests
 
     if every == (name is not None):
         raise UsageError("name one pipeline, or --all", remedy=f"There are: {', '.join(NAMES)}.")
-    written = [str(compile_to(one, output)) for one in (NAMES if every else [str(name)])]
+    written: list[str] = []
+    for one in NAMES if every else [str(name)]:
+        if kubernetes_manifest is None:
+            written.append(str(compile_to(one, output)))
+        else:
+            written += map(str, write_manifests(one, kubernetes_manifest, namespace))
     emit({"written": written}, json, lambda console: console.print("\n".join(written), highlight=False))
+
+
+@app.command("explain-cache")
+def explain_cache(
+    name: Annotated[str, typer.Argument(help="Pipeline to explain.")],
+    json: Json = False,
+) -> None:
+    """Show what the cache key of each task depends on, and which changes it misses."""
+    need_kfp()
+    from dataclasses import asdict
+    from tempfile import TemporaryDirectory
+
+    from pipelines.cache_keys import cache_keys
+    from pipelines.compiled import compile_to
+    from pipelines.ir import read
+
+    with TemporaryDirectory() as folder:
+        keys = cache_keys(read(compile_to(name, Path(folder))))
+
+    def render(console: Console) -> None:
+        def line(text: str) -> None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        for key in keys:
+            line(f"{key.task}: {'cached' if key.cached else 'always runs'}")
+            if not key.cached:
+                continue
+            line(f"  key: image {key.image}, source {key.source}")
+            for one in (*key.inputs, *(f"volume claim {claim}" for claim in key.claims)):
+                line(f"       {one}")
+            for warning in key.warnings:
+                line(f"  warning: {warning}")
+
+    emit([asdict(key) for key in keys], json, render)
 
 
 @app.command("run-local")

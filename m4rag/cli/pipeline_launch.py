@@ -217,13 +217,25 @@ def _fail(server: Server, run: Run, states: tuple[TaskState, ...]) -> NoReturn:
 
     culprits = failed(states)
     for state in culprits:
-        if state.message:
-            say(f"{state.name}: {state.message}")
+        for line in (*filter(None, [state.message]), *_pod(server, run, state)):
+            say(f"{state.name}: {line}")
     what = f"the run was cancelled ({run.message})" if run.message else "the run was cancelled"
     if run.state == "FAILED":
         names = ", ".join(state.name for state in culprits)
         what = " ".join(filter(None, (f"{names} failed" if names else "the run failed", run.message)))
     raise CheckFailed(what, where=f"run {run.key}", remedy=f"See {server.url(run.key)}")
+
+
+def _pod(server: Server, run: Run, state: TaskState) -> list[str]:
+    """What the cluster says of the pod that failed, where there is access to one."""
+    from m4rag.deploy.cluster import Cluster
+    from pipelines.failed_pods import explain
+
+    try:
+        # Without users, pods run where Kubeflow Pipelines is installed.
+        return explain(Cluster.connect(namespace=server.access.namespace or "kubeflow"), run.key, state.pod)
+    except M4ragError as error:
+        return [f"no events and log of its pod: {error}"]
 
 
 def _commands(server: Server, key: str) -> str:
