@@ -19,6 +19,7 @@ from m4rag.bench.scoring import Estimate, Scores
 from m4rag.errors import BadData
 from m4rag.languages import LANGUAGES, RIGHT_TO_LEFT, lookup
 from m4rag.policy.fit import fit
+from m4rag.policy.words import against_the_better
 
 ARABIC = re.compile(r"[\u0600-\u06ff]")
 VOID = {"meta", "link", "img", "br", "wbr"}
@@ -256,14 +257,12 @@ def test_a_policy_is_shown_with_its_rules_classes_and_digest(ruled: Path) -> Non
     policy = fit(ruled)
     evidence = policy.evidence
     found = section(text, "policy")
-    rules = (evidence.never, evidence.always, evidence.gated, evidence.oracle)
+    rules = (evidence.never, evidence.always, evidence.gated, evidence.gate_alone, evidence.oracle)
     by_class = [rule for each in evidence.by_class.values() for rule in (each.never, each.always, each.gated)]
     for rule in (*rules, *by_class):
         assert f"<b>{rule.value:.1f}</b><small>{rule.low:.1f}–{rule.high:.1f}</small>" in found
     assert found.count("✓ chosen") == 1
-    change = evidence.gated_over_better
-    told = f"{change.value:+.1f} [{change.low:+.1f}, {change.high:+.1f}] points".replace("-", "−")
-    assert f"Gated against the better of never and always: <b>{told}</b>" in found
+    assert against_the_better(evidence).replace("-", "−") in found
     assert policy.digest in found
     assert "NaN" not in found
 
