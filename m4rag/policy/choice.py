@@ -1,8 +1,8 @@
 """Choose never, always or a gate by questions that were answered both ways.
 
 Of `never` and `always` the one with more right answers is the plain rule, `never` if they are equal. A gate was fitted,
-so it has to prove itself: its cross-fitted decisions (see `m4rag.policy.gates`) have to beat the plain rule beyond noise,
-that is, the paired 95 % interval of the difference lies above zero.
+so it has to prove itself: its cross-fitted decisions (see `m4rag.policy.gates`) have to beat the plain rule beyond
+noise, that is, the paired 95 % interval of the difference lies above zero.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Choice:
         """Whether it retrieves, shape (rows,)."""
         import numpy as np
 
-        return (
-            self.cut.retrieves(rows) if self.retrieve == "gated" else np.full(len(rows.gain), self.retrieve == "always")
-        )
+        if self.retrieve == "gated":
+            return self.cut.retrieves(rows)
+        return np.full(len(rows.gain), self.retrieve == "always")
 
 
 def fit_choice(rows: Rows, *, resamples: int = RESAMPLES, seed: int = SEED) -> Choice:
@@ -57,15 +57,11 @@ def fit_choice(rows: Rows, *, resamples: int = RESAMPLES, seed: int = SEED) -> C
     import numpy as np
 
     alone = cross_fitted(rows, partial(fit_gate, seed=seed), seed=seed)
-    gains = {
-        "never": np.zeros(len(alone)),
-        "always": rows.gain,
-        "gated": rows.gain * alone,
-    }
+    gains = {"never": np.zeros(len(alone)), "always": rows.gain, "alone": rows.gain * alone}
     images = np.unique(rows.groups, return_inverse=True)[1]
     found = estimates(gains, images, everything(len(alone)), resamples=resamples, seed=seed)
     always_gain = found.difference("always", "never")
-    grounds = Grounds(always_gain=always_gain, alone_gain=found.difference("gated", better(always_gain)))
+    grounds = Grounds(always_gain=always_gain, alone_gain=found.difference("alone", better(always_gain)))
     cut = fit_gate(rows, seed=seed)
     retrieved = cut.retrieves(rows)
     # A gate that retrieves for all or for none of the questions is no gate.
