@@ -12,7 +12,7 @@ from m4rag.bench.statistics import Estimate
 from m4rag.errors import BadData
 from m4rag.policy.kept import policy_files, read_kept
 from m4rag.policy.model import Policy
-from m4rag.policy.words import GATED, against_the_better, sentence, unavailable, why_no_gate
+from m4rag.policy.words import GATED, against_the_better, change, sentence, unavailable, why_no_gate
 
 MARKS = 8
 """Colours and shapes that a page has."""
@@ -64,7 +64,9 @@ def shown_policies(folder: Path) -> ShownPolicies:
 def _shown(policy: Policy, settings: Sequence[str]) -> ShownPolicy:
     evidence = policy.evidence
     never, always = (settings.index(setting) % MARKS for setting in (NO_RAG, policy.setting))
-    gated, alone, oracle = [mark for mark in range(MARKS) if mark not in (never, always)][-3:]
+    # Marks that no setting has come first.
+    others = sorted(set(range(MARKS)) - {never, always}, key=lambda mark: (mark < len(settings), -mark))
+    gated, alone, oracle = others[:3]
     reason = why_no_gate(policy)
     rules = (
         Rule("never", never, "no passages: no_rag", evidence.never, policy.retrieve == "never"),
@@ -96,7 +98,7 @@ def _shown(policy: Policy, settings: Sequence[str]) -> ShownPolicy:
     return ShownPolicy(
         policy=policy,
         sentence=sentence(policy),
-        worth=against_the_better(evidence),
+        worth=f"{against_the_better(evidence)} Always against never: {change(evidence.always_gain)}.",
         more=(*([reason] if reason else []), *unavailable(evidence), *([evidence.note] if evidence.note else [])),
         rules=rules,
         classes=tuple((joshi, (found.never, found.always, found.gated)) for joshi, found in evidence.by_class.items()),

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 from run_folders import MARKUP, write_judgements, write_run
 
+from m4rag.bench.examples import GAINED, LOST, MISLED, choose_examples
 from m4rag.bench.findings import finding, relevance_finding
+from m4rag.bench.joined import answers_by_setting, read_folder_table
 from m4rag.bench.relevance import Bin, Relevance
 from m4rag.bench.report import current_report, tongue, write_report
-from m4rag.bench.runs import RunPlan
+from m4rag.bench.runs import Passage, RunPlan
 from m4rag.bench.scoring import Estimate, Scores
 from m4rag.errors import BadData
 from m4rag.languages import LANGUAGES, RIGHT_TO_LEFT, lookup
 from m4rag.policy.fit import fit
 from m4rag.policy.words import against_the_better
+from m4rag.schema import Question
 
 ARABIC = re.compile(r"[\u0600-\u06ff]")
 VOID = {"meta", "link", "img", "br", "wbr"}
@@ -240,6 +243,21 @@ def test_answers_that_cannot_be_used_are_quoted(run: Path) -> None:
 def test_examples_show_what_context_without_the_answer_does(page: Page) -> None:
     outcomes = {attrs["class"] for _, attrs in page.elements if attrs.get("class", "").startswith("outcome")}
     assert outcomes >= {"outcome gained-with-retrieval", "outcome misled-by-context"}
+
+
+def test_only_settings_that_could_be_served_gain_or_lose_an_example(tmp_path: Path) -> None:
+    write_run(tmp_path, settings=("no_rag", "oracle_query", "caption_query"))
+    questions = read_folder_table(tmp_path / "questions", Question)
+    answers = answers_by_setting(tmp_path, RunPlan.read(tmp_path), questions)
+    passages = read_folder_table(tmp_path / "passages", Passage)
+    chosen = choose_examples(questions, answers, passages, lambda code: lookup(code).language.script, limit=60)
+    for example in chosen:
+        by_setting = {answer.setting: answer.choice == example.question.answer_index for answer in example.answers}
+        change = by_setting["caption_query"] - by_setting["no_rag"]
+        assert (example.outcome == GAINED) == (change > 0)
+        assert (example.outcome in (LOST, MISLED)) == (change < 0)
+    unlike = [[answer.choice == example.question.answer_index for answer in example.answers] for example in chosen]
+    assert any(plain == caption != oracle for plain, oracle, caption in unlike), "one differs by oracle_query alone"
 
 
 @pytest.fixture(scope="module")
