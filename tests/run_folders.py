@@ -305,7 +305,7 @@ def _answers(
     by_language: dict[str, list[Passage]] = defaultdict(list)
     for passage in passages:
         by_language[passage.language].append(passage)
-    skill = {"text_only": 0.3, "no_rag": 0.5, "oracle": 0.9, "caption_query": 0.7}
+    skill = {"text_only": 0.3, "no_rag": 0.5, "oracle": 0.9, "oracle_query": 0.8, "caption_query": 0.7}
     answers = []
     for setting in plan.settings:
         for question in questions:

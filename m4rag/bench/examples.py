@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, retrieves
+from m4rag.bench.contexts import NO_RAG, TEXT_ONLY, needs_gold, retrieves
 from m4rag.bench.joined import answer_at, gold_shown, question_at, right
 from m4rag.bench.option_order import shown_order
 from m4rag.bench.runs import Passage
@@ -25,7 +25,9 @@ EXAMPLES = 12
 UNUSABLE = 3
 
 GAINED = "gained with retrieval"
+"""Wrong without context, right in a setting that could be served: one that searches, and without the right answer."""
 LOST = "lost with retrieval"
+"""Right without context, wrong in such a setting."""
 MISLED = "misled by context"
 """Lost, and no passage shown with the wrong answer was of a gold document."""
 RIGHT = "right everywhere"
@@ -128,7 +130,7 @@ def unusable_answers(answers: Mapping[str, pa.Table], limit: int = UNUSABLE) -> 
 def _outcomes(questions: pa.Table, answers: Mapping[str, pa.Table], passages: pa.Table) -> list[str]:
     flags = {setting: right(rows, questions).to_pylist() for setting, rows in answers.items()}
     bare = flags.get(NO_RAG) or flags.get(TEXT_ONLY)
-    searching = {setting: column for setting, column in flags.items() if retrieves(setting)}
+    searching = {setting: column for setting, column in flags.items() if retrieves(setting) and not needs_gold(setting)}
     gold = {setting: gold_shown(answers[setting], questions, passages) for setting in searching}
     outcomes = []
     for position in range(questions.num_rows):

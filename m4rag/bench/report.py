@@ -64,7 +64,9 @@ WEAKEST = 8
 SMALLEST_GROUP = 20
 """Questions that a group needs to be listed."""
 HYPHEN = re.compile(r"(?<=[\s\[(])-(?=\d)")
-"""A hyphen that stands for a minus."""
+"""A hyphen before a number that is less than zero."""
+RANGE = re.compile(r"(?<=\d) - (?=\d)")
+"""A hyphen between the ends of an interval."""
 PART = re.compile(r"[^:_/-]*[:_/-]|[^:_/-]+$")
 """The name of a setting may go on in the next line after each part."""
 RATES = ("retention", "correction")
@@ -418,7 +420,7 @@ def _environment() -> Environment:
     environment.filters["number"] = lambda value: f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     environment.filters["percent"] = lambda value: f"{value:.1f}"
     environment.filters["tenth"] = lambda value: min(9, int(value // 10))
-    environment.filters["minus"] = lambda text: HYPHEN.sub("\N{MINUS SIGN}", text)
+    environment.filters["minus"] = lambda text: HYPHEN.sub("\N{MINUS SIGN}", RANGE.sub("\N{EN DASH}", text))
     environment.filters["parts"] = PART.findall
     environment.filters["points"] = lambda value: f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
     return environment

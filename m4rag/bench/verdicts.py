@@ -140,8 +140,8 @@ def languages(setting: SettingEffect) -> Verdict | None:
     helped, hurt = _among(varieties, 1), _among(varieties, -1)
     unclear = len(varieties) - len(helped) - len(hurt)
     text = (
-        f"{setting.setting} helps in {_counted(helped)} of {len(varieties)} varieties and hurts in {_counted(hurt)}; "
-        f"in {unclear} there is no clear difference."
+        f"{setting.setting} helps in {_counted(helped)} of {len(varieties)} varieties and hurts in {_counted(hurt)}"
+        + (f"; in {unclear} there is no clear difference." if unclear else ".")
     )
     classes = setting.breakdowns.get("joshi", {})
     if classes:

@@ -35,7 +35,7 @@ def fit_command(
 ) -> None:
     """Learn when to retrieve: never, always, or where a signal says so; write the policy and the run's report again.
 
-    A gate's accuracy is cross-fitted over images. What costs more must be better beyond noise.
+    The whole choice is cross-fitted over images. A gate must beat the better of never and always beyond noise.
     """
     from m4rag.bench.joined import read_scores
     from m4rag.bench.report import current_report
@@ -77,11 +77,11 @@ def apply_command(file: File, run: Run, json: Json = False) -> None:
 
 
 def _render(console: Console, policy: Policy) -> None:
-    from m4rag.policy.words import sentence, unavailable, why_no_gate
+    from m4rag.policy.words import GATED, against_the_better, sentence, unavailable, why_no_gate
 
     evidence = policy.evidence
     console.print(sentence(policy), style="bold", highlight=False, markup=False)
-    for line in filter(None, (why_no_gate(policy), *unavailable(evidence))):
+    for line in filter(None, (against_the_better(evidence), why_no_gate(policy), *unavailable(evidence))):
         console.print(line, highlight=False, markup=False)
     if evidence.note is not None:
         console.print(evidence.note, style="yellow", highlight=False, markup=False)
@@ -92,8 +92,8 @@ def _render(console: Console, policy: Policy) -> None:
     chosen = {policy.retrieve: "bold"}
     table.add_row("never", *_cells(evidence.never), _percent(0), style=chosen.get("never"))
     table.add_row("always", *_cells(evidence.always), _percent(100), style=chosen.get("always"))
-    gated = "gated, out of fold"
-    table.add_row(gated, *_cells(evidence.gated), _percent(evidence.retrieved), style=chosen.get("gated"))
+    table.add_row(GATED, *_cells(evidence.gated), _percent(evidence.retrieved), style=chosen.get("gated"))
+    table.add_row("gate alone", *_cells(evidence.gate_alone), _percent(evidence.alone_retrieved), style="dim")
     for signal, found in evidence.by_signal.items():
         table.add_row(f"  by {signal} alone", *_cells(found), "", style="dim")
     table.add_row("oracle gate", *_cells(evidence.oracle), "", style="dim")
@@ -101,6 +101,7 @@ def _render(console: Console, policy: Policy) -> None:
         "always - never": evidence.always_gain,
         "gated - never": evidence.gated_over_never,
         "gated - always": evidence.gated_over_always,
+        f"gate alone - {evidence.plain}": evidence.alone_gain,
     }
     _add_differences(table, differences)
     console.print(table)

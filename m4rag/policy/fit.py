@@ -1,8 +1,7 @@
 """Learn from a run when to retrieve: never, always, or where a signal says so.
 
-`never` and `always` need no fitting. The gate is judged by its cross-fitted answers (see `m4rag.policy.gates`), so its
-accuracy is what it gives on images that it was not fitted on. A rule that costs more has to earn its place: a
-difference counts only if its paired 95 % interval lies above zero.
+What is cross-fitted is the whole procedure (`m4rag.policy.choice`), the choice among the three included. So the
+accuracy that is reported is that of fitting a policy on images like these and serving what comes out of it.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from m4rag.bench.runs import RunPlan
 from m4rag.bench.scoring import everything
 from m4rag.bench.statistics import RESAMPLES, partition
 from m4rag.errors import BadData
+from m4rag.policy.choice import Choice, fit_choice
 from m4rag.policy.estimates import estimates
-from m4rag.policy.gates import FOLDS, SEED, Cut, cross_fitted, fit_gate, fit_threshold
-from m4rag.policy.model import ClassEvidence, Evidence, Gate, Policy, Retrieve
+from m4rag.policy.gates import FOLDS, SEED, Cut, cross_fitted, fit_threshold
+from m4rag.policy.model import ClassEvidence, Evidence, Gate, Policy
 from m4rag.policy.observations import NothingToLearn, Observations, observe, run_id, served_settings
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def fit(folder: Path, setting: str | None = None) -> Policy:
         BadData: The run is incomplete.
     """
     observed = observe(folder, setting)
-    evidence = weigh(observed)
-    cut = fit_gate(observed.rows)
-    retrieve = choose(evidence, cut, observed)
+    choice, evidence = weigh(observed)
     index = observed.plan.indexes.get(observed.setting)
     if index is None:
         raise BadData(f"the plan does not say which index {observed.setting} searched", where=str(folder))
@@ -82,8 +80,8 @@ def fit(folder: Path, setting: str | None = None) -> Policy:
         index_alias=index.alias,
         encoder=index.encoder,
         channel=index.channel,
-        retrieve=retrieve,
-        gate=_gate(cut, observed) if retrieve == "gated" else None,
+        retrieve=choice.retrieve,
+        gate=_gate(choice.cut, observed) if choice.retrieve == "gated" else None,
         k=observed.plan.k,
         images=observed.plan.images,
         prompt_language=observed.plan.prompt_language,
@@ -95,8 +93,8 @@ def fit(folder: Path, setting: str | None = None) -> Policy:
     ).sealed()
 
 
-def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEED) -> Evidence:
-    """What each rule would have answered right on these questions.
+def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEED) -> tuple[Choice, Evidence]:
+    """The rule that these questions support, and what each rule would have answered right on them.
 
     Args:
         observed: The questions.
@@ -116,11 +114,13 @@ def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEE
             where=run_id(observed.plan),
             remedy="Run more questions.",
         )
-    retrieve = cross_fitted(rows, partial(fit_gate, seed=seed), seed=seed)
+    choose = partial(fit_choice, resamples=resamples, seed=seed)
+    choice, retrieve = choose(rows), cross_fitted(rows, choose, seed=seed)
     rules = {
         "never": observed.before,
         "always": observed.after,
         "gated": answered(observed, retrieve),
+        "gate_alone": answered(observed, choice.alone),
         "oracle": observed.before | observed.after,
     }
     single: dict[str, np.ndarray] = {
@@ -128,15 +128,18 @@ def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEE
         for name in rows.signals
     }
     found = estimates({**rules, **single}, rows.groups, everything(len(retrieve)), resamples=resamples, seed=seed)
-    return Evidence(
+    evidence = Evidence(
+        always_gain=choice.grounds.always_gain,
+        alone_gain=choice.grounds.alone_gain,
         never=found.whole("never"),
         always=found.whole("always"),
         gated=found.whole("gated"),
+        gate_alone=found.whole("gate_alone"),
         oracle=found.whole("oracle"),
-        always_gain=found.difference("always", "never"),
         gated_over_never=found.difference("gated", "never"),
         gated_over_always=found.difference("gated", "always"),
         retrieved=100 * float(np.mean(retrieve)),
+        alone_retrieved=100 * float(np.mean(choice.alone)),
         by_signal={name: found.whole(name) for name in rows.signals},
         unavailable=dict(observed.unavailable),
         by_class=_by_class(observed, rules, resamples, seed),
@@ -146,24 +149,7 @@ def weigh(observed: Observations, *, resamples: int = RESAMPLES, seed: int = SEE
         inputs=dict(observed.inputs),
         note=" ".join(observed.notes) or None,
     )
-
-
-def choose(evidence: Evidence, cut: Cut, observed: Observations) -> Retrieve:
-    """The rule that the evidence supports.
-
-    `always` only if it beats `never` beyond noise, else `never`, which is cheapest; `gated` only if it beats that one
-    beyond noise and has the highest accuracy of the three.
-
-    Args:
-        evidence: What each rule gave.
-        cut: The gate that would be served, fitted on all questions.
-        observed: The questions; a gate that retrieves for all or for none of them is no gate.
-    """
-    retrieved = cut.retrieves(observed.rows)
-    best = min(evidence.gated_over_never.value, evidence.gated_over_always.value) >= 0
-    if evidence.gated_gain.low > 0 and best and retrieved.any() and not retrieved.all():
-        return "gated"
-    return evidence.plain
+    return choice, evidence
 
 
 def answered(observed: Observations, retrieve: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 What a rule gains is counted against never retrieving: +1 for a question that retrieval mends, -1 for one that it
 breaks. A gate is fitted to maximise that sum. Its own gain is then too good, because it was chosen for it; so each
-question is decided by a gate fitted on other images, signal and threshold both.
+question is decided by a rule fitted on other images, signal and threshold both.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from m4rag.policy.model import Signal
 
@@ -38,6 +38,13 @@ class Rows:
     def only(self, mask: np.ndarray) -> Rows:
         """The rows where the mask, shape (rows,), is true."""
         return Rows({name: values[mask] for name, values in self.signals.items()}, self.gain[mask], self.groups[mask])
+
+
+class Rule(Protocol):
+    """Says for which questions to retrieve."""
+
+    def retrieves(self, rows: Rows) -> np.ndarray:
+        """Whether it retrieves, shape (rows,)."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,12 @@ def folds(groups: np.ndarray, count: int = FOLDS, seed: int = SEED) -> np.ndarra
     return dealt[codes]
 
 
-def cross_fitted(rows: Rows, fit: Callable[[Rows], Cut], *, seed: int = SEED) -> np.ndarray:
-    """Decide about the images of each fold by a gate that was fitted on all the others.
+def cross_fitted(rows: Rows, fit: Callable[[Rows], Rule], *, seed: int = SEED) -> np.ndarray:
+    """Decide about the images of each fold by a rule that was fitted on all the others.
 
     Args:
         rows: The questions.
-        fit: Fits a gate.
+        fit: Fits a rule.
         seed: Seed of the folds.
 
     Returns:

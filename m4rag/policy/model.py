@@ -61,19 +61,38 @@ class ClassEvidence(Content):
     gated: Estimate
 
 
-class Evidence(Content):
-    """What the choice rests on: percent of right answers with 95 % intervals, bootstrapped over images.
+class Grounds(Content):
+    """What a rule is chosen by: paired differences in points with 95 % intervals, bootstrapped over images.
+
+    Attributes:
+        always_gain: `always` minus `never`.
+        alone_gain: The cross-fitted gate minus the better of the two.
+    """
+
+    always_gain: Estimate
+    alone_gain: Estimate
+
+    @property
+    def plain(self) -> Plain:
+        """The rule to serve if there is no gate."""
+        return better(self.always_gain)
+
+
+class Evidence(Grounds):
+    """What the choice rests on and what it is worth: percent of right answers with 95 % intervals over images.
 
     Attributes:
         never: Accuracy without retrieval.
         always: Accuracy with it.
-        gated: Accuracy of the gate, cross-fitted: each question is decided by a gate that never saw its image.
+        gated: Accuracy of fitting a policy: each question is decided by the rule (never, always or a gate) that was
+            chosen, and fitted, on other images. So it pays for a wrong choice.
+        gate_alone: Accuracy if a gate always decides: cross-fitted, too.
         oracle: Accuracy if each question had the better of its two answers. No gate can do better.
-        always_gain: `always` minus `never` in points, paired.
         gated_over_never: `gated` minus `never` in points, paired.
         gated_over_always: `gated` minus `always` in points, paired.
-        retrieved: Share of the questions for which the cross-fitted gate retrieves, percent.
-        by_signal: The same as `gated` for a gate that may look at one signal only.
+        retrieved: Share of the questions for which `gated` retrieves, percent.
+        alone_retrieved: The same of `gate_alone`.
+        by_signal: The same as `gate_alone` for a gate that may look at one signal only.
         unavailable: Signals that could not be used, with the reason.
         by_class: The rules by Joshi resource class of the question's language, `0` to `5`.
         folds: Into how many parts the images were cut.
@@ -86,11 +105,12 @@ class Evidence(Content):
     never: Estimate
     always: Estimate
     gated: Estimate
+    gate_alone: Estimate
     oracle: Estimate
-    always_gain: Estimate
     gated_over_never: Estimate
     gated_over_always: Estimate
     retrieved: float
+    alone_retrieved: float
     by_signal: dict[Signal, Estimate]
     unavailable: dict[Signal, str]
     by_class: dict[str, ClassEvidence]
@@ -101,19 +121,14 @@ class Evidence(Content):
     note: str | None = None
 
     @property
-    def plain(self) -> Plain:
-        """The plain rule to serve if there is no gate: `always` only if it beats `never` beyond noise."""
-        return "always" if self.always_gain.low > 0 else "never"
-
-    @property
-    def gated_gain(self) -> Estimate:
-        """What the gate gives over the plain rule, in points."""
+    def gated_over_better(self) -> Estimate:
+        """What `gated` gives over the more accurate of `never` and `always`, in points."""
         return self.gated_over_always if self.plain == "always" else self.gated_over_never
 
-    @property
-    def gated_over_better(self) -> Estimate:
-        """What the gate gives over the more accurate of `never` and `always`, in points."""
-        return self.gated_over_always if self.always.value >= self.never.value else self.gated_over_never
+
+def better(always_gain: Estimate) -> Plain:
+    """The more accurate of `never` and `always`; of equal ones `never`, which is cheaper."""
+    return "always" if always_gain.value > 0 else "never"
 
 
 class Policy(Content):

@@ -12,7 +12,7 @@ from m4rag.bench.statistics import Estimate
 from m4rag.errors import BadData
 from m4rag.policy.kept import policy_files, read_kept
 from m4rag.policy.model import Policy
-from m4rag.policy.words import sentence, unavailable, why_no_gate
+from m4rag.policy.words import GATED, against_the_better, change, sentence, unavailable, why_no_gate
 
 MARKS = 8
 """Colours and shapes that a page has."""
@@ -31,10 +31,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class ShownPolicy:
-    """One policy: its sentence, further sentences, its rules, and those by Joshi class (never, always, gated)."""
+    """One policy in words, its rules, and three of them (never, always, gated where it pays) by Joshi class."""
 
     policy: Policy
     sentence: str
+    worth: str
     more: tuple[str, ...]
     rules: tuple[Rule, ...]
     classes: tuple[tuple[str, tuple[Estimate, ...]], ...]
@@ -63,18 +64,42 @@ def shown_policies(folder: Path) -> ShownPolicies:
 def _shown(policy: Policy, settings: Sequence[str]) -> ShownPolicy:
     evidence = policy.evidence
     never, always = (settings.index(setting) % MARKS for setting in (NO_RAG, policy.setting))
-    gated, oracle = [mark for mark in range(MARKS) if mark not in (never, always)][-2:]
+    # Marks that no setting has come first.
+    others = sorted(set(range(MARKS)) - {never, always}, key=lambda mark: (mark < len(settings), -mark))
+    gated, alone, oracle = others[:3]
     reason = why_no_gate(policy)
-    rows = (
-        ("never", never, "no passages: no_rag", evidence.never),
-        ("always", always, f"passages for every question: {policy.setting}", evidence.always),
-        ("gated", gated, f"passages for {evidence.retrieved:.1f} % of the questions, out of fold", evidence.gated),
-        ("oracle gate", oracle, "the better of both answers each time: no gate can do better", evidence.oracle),
+    rules = (
+        Rule("never", never, "no passages: no_rag", evidence.never, policy.retrieve == "never"),
+        Rule(
+            "always",
+            always,
+            f"passages for every question: {policy.setting}",
+            evidence.always,
+            policy.retrieve == "always",
+        ),
+        Rule(
+            GATED,
+            gated,
+            f"what was chosen on other pictures: passages for {evidence.retrieved:.1f} % of the questions",
+            evidence.gated,
+            policy.retrieve == "gated",
+        ),
+        Rule(
+            "gate alone",
+            alone,
+            f"a gate even where it does not pay: passages for {evidence.alone_retrieved:.1f} %",
+            evidence.gate_alone,
+            False,
+        ),
+        Rule(
+            "oracle gate", oracle, "the better of both answers each time: no gate can do better", evidence.oracle, False
+        ),
     )
     return ShownPolicy(
         policy=policy,
         sentence=sentence(policy),
+        worth=f"{against_the_better(evidence)} Always against never: {change(evidence.always_gain)}.",
         more=(*([reason] if reason else []), *unavailable(evidence), *([evidence.note] if evidence.note else [])),
-        rules=tuple(Rule(name, mark, what, found, name == policy.retrieve) for name, mark, what, found in rows),
+        rules=rules,
         classes=tuple((joshi, (found.never, found.always, found.gated)) for joshi, found in evidence.by_class.items()),
     )

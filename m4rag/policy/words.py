@@ -5,6 +5,12 @@ from __future__ import annotations
 from m4rag.bench.statistics import Estimate
 from m4rag.policy.model import SIGNALS, Evidence, Gate, Policy
 
+GATED = "gated where it pays"
+"""Name of the rule whose accuracy is that of fitting a policy: never, always or a gate, chosen on other images."""
+
+TOLERATED = 1.0
+"""Points: a rule is called at least as good as another if a greater loss is outside the interval of the difference."""
+
 
 def sentence(policy: Policy) -> str:
     """What the policy does and what that is worth, in one sentence."""
@@ -12,16 +18,18 @@ def sentence(policy: Policy) -> str:
     never, always = f"{evidence.never.value:.1f} never", f"{evidence.always.value:.1f} always"
     if policy.gate is not None:
         return f"Retrieve when {condition(policy.gate)}: {right(evidence.gated)} against {never} and {always}."
+    gain = evidence.always_gain
     if policy.retrieve == "always":
-        return f"Always retrieve: {right(evidence.always)} against {never}, {change(evidence.always_gain)}."
-    if evidence.always_gain.high < 0:
+        text = f"Always retrieve: {right(evidence.always)} against {never}, {change(gain)}"
+        return f"{text}." if gain.low > 0 else f"{text}. The difference is within noise."
+    if gain.high < 0:
         return (
             f"Never retrieve, it hurts this model: {right(evidence.never)} against {always}, "
-            f"{change(evidence.always_gain)} with passages."
+            f"{change(gain)} with passages."
         )
     return (
         f"Never retrieve: {right(evidence.never)} against {always}. The difference is within noise "
-        f"({change(evidence.always_gain)} with passages), and not retrieving is cheaper."
+        f"({change(gain)} with passages), and not retrieving is cheaper."
     )
 
 
@@ -29,16 +37,25 @@ def why_no_gate(policy: Policy) -> str | None:
     """Why no signal decides; None if one does."""
     if policy.gate is not None:
         return None
-    evidence = policy.evidence
-    gain = evidence.gated_gain
-    if gain.low > 0 and evidence.gated_over_always.value < 0:
-        return (
-            f"No gate: the best one has a lower accuracy than always retrieving, {change(evidence.gated_over_always)}."
-        )
+    gain = policy.evidence.alone_gain
     if gain.low > 0:
         return "A gate looked better out of fold, but fitted on all questions it never or always retrieves."
     verdict = "worse than" if gain.high < 0 else "not better beyond noise than"
-    return f"No gate: the best one is {verdict} {evidence.plain} retrieving, {change(gain)}."
+    return f"No gate: the best one is {verdict} {policy.evidence.plain} retrieving, {change(gain)}."
+
+
+def against_the_better(evidence: Evidence) -> str:
+    """Whether fitting a policy loses anything against the more accurate of the two rules that need no fitting."""
+    gain = evidence.gated_over_better
+    if gain.low > 0:
+        verdict = "is better than"
+    elif gain.low > -TOLERATED:
+        verdict = "is at least as good as"
+    elif gain.high < 0:
+        verdict = "is worse than"
+    else:
+        verdict = "is not told apart from"
+    return f"{GATED.capitalize()} {verdict} the better of never and always ({evidence.plain}): {change(gain)}."
 
 
 def condition(gate: Gate) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from m4rag.bench.runs import ModelIdentity, RunPlan
 from m4rag.bench.statistics import Estimate
 from m4rag.errors import BadData
-from m4rag.policy.fit import choose, weigh
+from m4rag.policy.choice import fit_choice
+from m4rag.policy.fit import weigh
 from m4rag.policy.gates import FOLDS, Cut, Rows, best_threshold, cross_fitted, fit_gate, folds
-from m4rag.policy.model import Evidence, Retrieve, Signal
+from m4rag.policy.model import Evidence, Retrieve, Signal, better
 from m4rag.policy.observations import Observations
 
 VALUES = st.sampled_from((-1.5, 0.0, 0.1, 0.25, 0.5, 0.5000001, 3.0, math.nan)) | st.floats(-5, 5)
@@ -136,8 +138,8 @@ def draw(
 
 
 def decided(observed: Observations, resamples: int = 400) -> tuple[Retrieve, Evidence]:
-    evidence = weigh(observed, resamples=resamples)
-    return choose(evidence, fit_gate(observed.rows), observed), evidence
+    choice, evidence = weigh(observed, resamples=resamples)
+    return choice.retrieve, evidence
 
 
 def test_an_informative_signal_gates_and_its_estimate_is_that_of_the_best_gate() -> None:
@@ -163,6 +165,51 @@ def test_cross_fitting_takes_back_what_fitting_on_the_same_questions_flatters() 
         honest.append((rows.gain * retrieve).mean())
     assert np.mean(flattered) > 0.025
     assert abs(np.mean(honest)) < 0.012
+
+
+def simulated(seed: int, *, helps: float, informative: bool, hurts: float = 0.3, images: int = 120) -> Rows:
+    """Rows of `draw` with the score as their only signal."""
+    rows = draw(seed, helps=helps, hurts=hurts, images=images, informative="score" if informative else None).rows
+    return Rows({"score": rows.signals["score"]}, rows.gain, rows.groups)
+
+
+def fitted_gain(rows: Rows) -> float:
+    """Points that fitting a policy gains over never retrieving, cross-fitted."""
+    retrieve = cross_fitted(rows, partial(fit_choice, resamples=200))
+    return 100 * float((rows.gain * retrieve).mean())
+
+
+DRAWS = 200
+
+
+@pytest.mark.parametrize(("helps", "hurts"), [(1.0, 0.3), (0.5, 0.7), (0.5, 0.3)], ids=["much", "everywhere", "some"])
+def test_where_retrieval_helps_and_no_signal_says_when_fitting_costs_less_than_a_point(
+    helps: float, hurts: float
+) -> None:
+    lost, forced = [], []
+    for seed in range(DRAWS):
+        rows = simulated(seed, helps=helps, hurts=hurts, informative=False)
+        plain = max(0.0, 100 * float(rows.gain.mean()))
+        lost.append(plain - fitted_gain(rows))
+        forced.append(plain - 100 * float((rows.gain * cross_fitted(rows, fit_gate)).mean()))
+    assert np.mean(lost) < 1
+    assert np.mean(lost) < np.mean(forced), "a gate that always decides costs more"
+
+
+def test_where_retrieval_hurts_fitting_costs_less_than_a_point() -> None:
+    assert np.mean([-fitted_gain(simulated(seed, helps=0.0, informative=False)) for seed in range(DRAWS)]) < 1
+
+
+def test_where_a_signal_tells_when_fitting_gains_nearly_what_the_true_threshold_gains() -> None:
+    short, over = [], []
+    for seed in range(DRAWS):
+        rows = simulated(seed, helps=0.5, informative=True)
+        best = 100 * float((rows.gain * (rows.signals["score"] >= 0.6)).mean())
+        found = fitted_gain(rows)
+        short.append(best - found)
+        over.append(found - max(0.0, 100 * float(rows.gain.mean())))
+    assert np.mean(short) < 1
+    assert np.mean(over) > 8, "never 50 %, always 60 %, the true threshold 70 %"
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["a signal a question", "a signal an image"])
@@ -194,41 +241,42 @@ def test_retrieval_that_always_helps_is_always_done() -> None:
         assert decided(draw(seed, helps=1.0))[0] == "always"
 
 
-def test_a_difference_within_noise_is_not_paid_for() -> None:
-    chosen = [decided(draw(seed, helps=0.37, images=60), resamples=200) for seed in range(10)]
-    unsure = [retrieve for retrieve, evidence in chosen if evidence.always_gain.low <= 0 < evidence.always_gain.value]
-    assert unsure
-    assert set(unsure) == {"never"}
+def test_without_a_gate_the_more_accurate_rule_is_served_and_of_equal_ones_the_cheaper() -> None:
+    def gain(value: float) -> Estimate:
+        return Estimate(value=value, low=value - 9, high=value + 9, n=100, groups=100)
+
+    assert [better(gain(value)) for value in (-0.1, 0.0, 0.1)] == ["never", "never", "always"]
+    for seed in range(10):
+        retrieve, evidence = decided(draw(seed, helps=0.37, images=60), resamples=200)
+        assert evidence.always_gain.low <= 0 <= evidence.always_gain.high, "the questions do not tell them apart"
+        assert retrieve == ("always" if evidence.always.value > evidence.never.value else "never")
 
 
-def test_a_gate_is_weighed_against_the_rule_that_would_be_served_without_it() -> None:
-    def estimate(low: float, value: float) -> Estimate:
-        return Estimate(value=value, low=low, high=2 * value - low, n=100, groups=100)
-
-    observed = draw(1, helps=0.5, informative="score")
-    seen = weigh(observed)
-    cut = fit_gate(observed.rows)
-    unsure = {"always_gain": estimate(-1, 3)}
-    over_both = {"gated_over_never": estimate(2, 4), "gated_over_always": estimate(-2, 1)}
-    assert choose(seen.model_copy(update=unsure | over_both), cut, observed) == "gated"
-    under_always = {"gated_over_never": estimate(1, 2), "gated_over_always": estimate(-4, -1)}
-    assert choose(seen.model_copy(update=unsure | under_always), cut, observed) == "never"
-    sure = {"always_gain": estimate(1, 3)}
-    assert choose(seen.model_copy(update=sure | over_both), cut, observed) == "always"
+def test_a_gate_is_chosen_only_if_it_beats_the_better_plain_rule_beyond_noise() -> None:
+    seen = set()
+    for seed in range(30):
+        retrieve, evidence = decided(draw(seed, helps=0.5, images=30, informative="score"), resamples=200)
+        plain = max(evidence.never.value, evidence.always.value)
+        assert evidence.alone_gain.value == pytest.approx(evidence.gate_alone.value - plain)
+        assert (retrieve == "gated") == (evidence.alone_gain.low > 0)
+        seen.add(retrieve)
+    assert seen >= {"gated", "always"}
 
 
 def test_accuracies_and_differences_agree_and_nothing_beats_the_oracle() -> None:
     observed = draw(1, helps=0.5, informative="margin")
-    evidence = weigh(observed)
+    choice, evidence = weigh(observed)
     assert evidence.never.value == pytest.approx(100 * observed.before.mean())
     assert evidence.always_gain.value == pytest.approx(evidence.always.value - evidence.never.value)
-    better = max(evidence.never.value, evidence.always.value)
+    plain = max(evidence.never.value, evidence.always.value)
     assert evidence.gated_over_never.value == pytest.approx(evidence.gated.value - evidence.never.value)
     assert evidence.gated_over_always.value == pytest.approx(evidence.gated.value - evidence.always.value)
-    assert evidence.oracle.value >= max(evidence.gated.value, better)
+    assert evidence.oracle.value >= max(evidence.gated.value, evidence.gate_alone.value, plain)
+    assert evidence.alone_gain.value == pytest.approx(evidence.gate_alone.value - plain)
     assert set(evidence.by_signal) == {"score", "margin", "judge"}
     assert sum(found.never.n for found in evidence.by_class.values()) == evidence.never.n
-    assert evidence == weigh(observed)
+    again, same = weigh(observed)
+    assert (again.retrieve, again.cut, same) == (choice.retrieve, choice.cut, evidence)
 
 
 def test_a_run_of_few_images_teaches_nothing() -> None:

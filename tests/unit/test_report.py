@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 from run_folders import MARKUP, write_judgements, write_run
 
+from m4rag.bench.examples import GAINED, LOST, MISLED, choose_examples
 from m4rag.bench.findings import finding, relevance_finding
+from m4rag.bench.joined import answers_by_setting, read_folder_table
 from m4rag.bench.relevance import Bin, Relevance
 from m4rag.bench.report import current_report, tongue, write_report
-from m4rag.bench.runs import RunPlan
+from m4rag.bench.runs import Passage, RunPlan
 from m4rag.bench.scoring import Estimate, Scores
 from m4rag.errors import BadData
 from m4rag.languages import LANGUAGES, RIGHT_TO_LEFT, lookup
 from m4rag.policy.fit import fit
+from m4rag.policy.words import against_the_better
+from m4rag.schema import Question
 
 ARABIC = re.compile(r"[\u0600-\u06ff]")
 VOID = {"meta", "link", "img", "br", "wbr"}
@@ -241,6 +245,21 @@ def test_examples_show_what_context_without_the_answer_does(page: Page) -> None:
     assert outcomes >= {"outcome gained-with-retrieval", "outcome misled-by-context"}
 
 
+def test_only_settings_that_could_be_served_gain_or_lose_an_example(tmp_path: Path) -> None:
+    write_run(tmp_path, settings=("no_rag", "oracle_query", "caption_query"))
+    questions = read_folder_table(tmp_path / "questions", Question)
+    answers = answers_by_setting(tmp_path, RunPlan.read(tmp_path), questions)
+    passages = read_folder_table(tmp_path / "passages", Passage)
+    chosen = choose_examples(questions, answers, passages, lambda code: lookup(code).language.script, limit=60)
+    for example in chosen:
+        by_setting = {answer.setting: answer.choice == example.question.answer_index for answer in example.answers}
+        change = by_setting["caption_query"] - by_setting["no_rag"]
+        assert (example.outcome == GAINED) == (change > 0)
+        assert (example.outcome in (LOST, MISLED)) == (change < 0)
+    unlike = [[answer.choice == example.question.answer_index for answer in example.answers] for example in chosen]
+    assert any(plain == caption != oracle for plain, oracle, caption in unlike), "one differs by oracle_query alone"
+
+
 @pytest.fixture(scope="module")
 def ruled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ruled")
@@ -256,14 +275,12 @@ def test_a_policy_is_shown_with_its_rules_classes_and_digest(ruled: Path) -> Non
     policy = fit(ruled)
     evidence = policy.evidence
     found = section(text, "policy")
-    rules = (evidence.never, evidence.always, evidence.gated, evidence.oracle)
+    rules = (evidence.never, evidence.always, evidence.gated, evidence.gate_alone, evidence.oracle)
     by_class = [rule for each in evidence.by_class.values() for rule in (each.never, each.always, each.gated)]
     for rule in (*rules, *by_class):
         assert f"<b>{rule.value:.1f}</b><small>{rule.low:.1f}–{rule.high:.1f}</small>" in found
     assert found.count("✓ chosen") == 1
-    change = evidence.gated_over_better
-    told = f"{change.value:+.1f} [{change.low:+.1f}, {change.high:+.1f}] points".replace("-", "−")
-    assert f"Gated against the better of never and always: <b>{told}</b>" in found
+    assert against_the_better(evidence).replace("-", "−") in found
     assert policy.digest in found
     assert "NaN" not in found
 
