@@ -1,0 +1,82 @@
+{{/* Labels of everything here. Takes the root context. */}}
+{{- define "m4rag.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/name: m4rag
+app.kubernetes.io/part-of: m4rag
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* What selects the pods of a component. Takes (list $ "component"). */}}
+{{- define "m4rag.selector" -}}
+app.kubernetes.io/name: m4rag
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* An image, refused where it is not pinned. Takes (list $ "m4rag"), the name under .Values.images. */}}
+{{- define "m4rag.image" -}}
+{{- $images := (index . 0).Values.images }}
+{{- $name := index . 1 }}
+{{- $image := get $images $name }}
+{{- if not $image }}{{ fail (printf "images.%s names no image: set it to registry/name@sha256:..." $name) }}{{ end }}
+{{- if not (or $images.allowTag (contains "@sha256:" $image)) }}
+{{- fail (printf "images.%s: %s has no digest, so that what runs can change unseen: pin it with @sha256:..., or set images.allowTag for development" $name $image) }}
+{{- end }}
+{{- $image }}
+{{- end }}
+
+{{/* The pull secrets of a pod, where there are any. Takes the root context. */}}
+{{- define "m4rag.pullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Pod Security "restricted", for the pod and for a container. */}}
+{{- define "m4rag.podSecurity" -}}
+runAsNonRoot: true
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+{{- define "m4rag.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* The address of the first model of a task. Takes (list $ "generate" "connections.vlmUrl"). */}}
+{{- define "m4rag.modelUrl" -}}
+{{- $root := index . 0 }}
+{{- $task := index . 1 }}
+{{- $url := "" }}
+{{- range include "m4rag.models" $root | fromJsonArray }}
+{{- if and (not $url) (eq .catalog.task $task) }}
+{{- if eq .kind "LLMInferenceService" }}
+{{- fail (printf "%s is empty, and models.%s is an LLMInferenceService, whose address is the Gateway's: set it (kubectl get llmisvc %s)" (index $ 2) .name .name) }}
+{{- end }}
+{{- $url = printf "http://%s/v1" .deployment }}
+{{- end }}
+{{- end }}
+{{- $url }}
+{{- end }}
+
+{{/* Addresses, as the pipelines' steps and the endpoint read them. */}}
+{{- define "m4rag.connections" -}}
+MILVUS_URI: {{ .Values.connections.milvusUri | quote }}
+MLFLOW_TRACKING_URI: {{ .Values.connections.mlflowTrackingUri | quote }}
+{{- /* `default` would evaluate what is not needed, and refuse. */}}
+M4RAG_VLM_URL: {{ if .Values.connections.vlmUrl }}{{ .Values.connections.vlmUrl | quote }}{{ else }}{{ include "m4rag.modelUrl" (list . "generate" "connections.vlmUrl") | quote }}{{ end }}
+M4RAG_EMBEDDING_URL: {{ if .Values.connections.embeddingUrl }}{{ .Values.connections.embeddingUrl | quote }}{{ else }}{{ include "m4rag.modelUrl" (list . "embed" "connections.embeddingUrl") | quote }}{{ end }}
+{{- end }}
+
+{{/* The policy's ConfigMap, where there is one. */}}
+{{- define "m4rag.policyConfigMap" -}}
+{{- if and .Values.rag.policy .Values.rag.policyConfigMap }}{{ fail "rag.policy and rag.policyConfigMap are both set: take one" }}{{ end }}
+{{- if .Values.rag.policyConfigMap }}{{ .Values.rag.policyConfigMap }}{{ else if .Values.rag.policy }}m4rag-policy{{ end }}
+{{- end }}
