@@ -24,6 +24,11 @@ Task = Literal["generate", "embed"]
 """Chat completions with images; one vector a text or page."""
 
 FLAG = re.compile(r"--[a-z][a-z0-9-]*((\.[a-z][a-z0-9_]*)+\+?)?")
+RESERVED = frozenset(
+    {"--model", "--port", "--host", "--served-model-name", "--max-model-len", "--tensor-parallel-size"}
+    | {"--shutdown-timeout", "--api-key", "--hf-token"}
+)
+"""What the service says itself, or what would be a secret in plain sight."""
 SHELL_SAFE = re.compile(r"[A-Za-z0-9_.,:/@%+=\[\]-]*")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_KEY|ACCESS_KEY")
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[KMGT]i?)?")
@@ -35,6 +40,8 @@ Content = TypeVar("Content", bound=BaseModel)
 def _flag(flag: str) -> str:
     if not FLAG.fullmatch(flag):
         raise ValueError(f"{flag!r} is not a flag of the form --name or --name.field")
+    if flag in RESERVED:
+        raise ValueError(f"{flag} has no place here: m4rag gives it itself, or it is a secret")
     return flag
 
 
@@ -300,6 +307,16 @@ def profiles() -> dict[str, Hardware]:
     return _read(HARDWARE, Profiles).profiles
 
 
+def explained(error: ValidationError) -> str:
+    """What is wrong with the first wrong field, and where it stands, in a line."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    what = {"extra_forbidden": "unknown key", "missing": "missing"}.get(first["type"])
+    if what is None:
+        what = first["msg"].removeprefix("Value error, ")
+    return f"{place}: {what}" if place else what
+
+
 def _named(content: Any, field: str) -> Any:
     """Entries that know the key they stand under."""
     if not isinstance(content, dict) or not isinstance(content.get(field), dict):
@@ -322,14 +339,4 @@ def _read(path: Path, kind: type[Content]) -> Content:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise BadData(_explained(error), where=str(path), remedy="Correct the file.") from None
-
-
-def _explained(error: ValidationError) -> str:
-    """What is wrong with the first wrong field, and where it stands."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    what = {"extra_forbidden": "unknown key", "missing": "missing"}.get(first["type"])
-    if what is None:
-        what = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {what}" if place else what
+        raise BadData(explained(error), where=str(path), remedy="Correct the file.") from None
