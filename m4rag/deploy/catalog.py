@@ -330,7 +330,7 @@ def _named(content: Any, field: str) -> Any:
 def _read(path: Path, kind: type[Content]) -> Content:
     import yaml
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML carries no types
         """Refuses a key that is there twice; YAML would keep the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
