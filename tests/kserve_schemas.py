@@ -1,4 +1,4 @@
-"""KServe's published schemas (tests/fixtures/kserve_crds), and whether an object fits one as strictly as a server asks."""
+"""KServe's published schemas (tests/fixtures/kserve_crds), and whether an object fits one as a strict server asks."""
 
 from __future__ import annotations
 
