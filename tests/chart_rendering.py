@@ -81,7 +81,9 @@ def render(values: Mapping[str, Any], namespace: str = "m4rag", chart: Path = CH
 
     with helm_python.Chart.load(str(chart)) as loaded:
         files = loaded.render(dict(values), name="m4rag", namespace=namespace)
-    objects = [one for path, text in sorted(files.items()) if path.endswith(".yaml") for one in yaml.safe_load_all(text)]
+    objects = [
+        one for path, text in sorted(files.items()) if path.endswith(".yaml") for one in yaml.safe_load_all(text)
+    ]
     return [one for one in objects if one]
 
 

@@ -12,4 +12,6 @@ def check(made: str, golden: Path) -> None:
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_text(made, encoding="utf-8")
     assert golden.exists(), f"no {golden}: make golden, then review the diff"
-    assert made == golden.read_text(encoding="utf-8"), f"{golden.name} is out of date: make golden, then review the diff"
+    assert made == golden.read_text(encoding="utf-8"), (
+        f"{golden.name} is out of date: make golden, then review the diff"
+    )

@@ -1,7 +1,7 @@
 """Helm installs, upgrades and rolls back the chart on a real API server.
 
-The server of the tests is a Kubernetes 1.20: what it lacks (autoscaling/v2, policy/v1, batch/v1 CronJobs, a sleep before
-SIGTERM, Gateway API and the operators' resources) is switched off here and validated offline by the unit tests.
+The server of the tests is a Kubernetes 1.20: what it lacks (autoscaling/v2, policy/v1, batch/v1 CronJobs, a sleep
+before SIGTERM, Gateway API and the operators' resources) is switched off here and validated offline by the unit tests.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def lost(sent: Any, kept: Any, path: str = "") -> list[str]:
             for line in ([f"{path}.{key}"] if key not in kept else lost(value, kept[key], f"{path}.{key}"))
         ]
     if isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
-        return [line for i, (one, two) in enumerate(zip(sent, kept, strict=True)) for line in lost(one, two, f"{path}[{i}]")]
+        return [
+            line for i, (one, two) in enumerate(zip(sent, kept, strict=True)) for line in lost(one, two, f"{path}[{i}]")
+        ]
     return [] if sent == kept else [f"{path}: {sent!r} became {kept!r}"]
 
 
@@ -84,7 +86,9 @@ def test_a_server_keeps_every_field_of_every_object(
     assert release["status"] == "deployed"
     objects = render(values, namespace=namespace)
     assert objects
-    found = {f"{one['kind']}/{one['metadata']['name']}": lost(one, stored(control_plane, namespace, one)) for one in objects}
+    found = {
+        f"{one['kind']}/{one['metadata']['name']}": lost(one, stored(control_plane, namespace, one)) for one in objects
+    }
     assert {key: lines for key, lines in found.items() if lines} == {}
 
 

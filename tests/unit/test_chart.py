@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -154,8 +157,6 @@ def _readme() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
@@ -189,3 +190,27 @@ def _present(path: str) -> bool:
             return False
         value = value[part]
     return True
+
+
+def test_the_stack_is_the_chart_with_milvus_and_mlflow_beside_it(tmp_path: Path) -> None:
+    """Their charts cannot be had without a network: what is tested is ours, and that theirs are off until asked for."""
+    stack = tmp_path / "m4rag-stack"
+    shutil.copytree(CHART.parent / "m4rag-stack", stack)
+    shutil.copytree(CHART, stack / "charts" / "m4rag")
+    needed = {one["name"]: one["status"] for one in helm_python.dependency_list(str(stack))}
+    assert needed == {"m4rag": "unpacked", "milvus": "missing", "mlflow": "missing"}
+    assert render({"m4rag": PINNED}, chart=stack) == render(PINNED)
+    with pytest.raises(helm_python.HelmError, match="replcas"):
+        render({"m4rag": merged(PINNED, {"rag": {"replcas": 3}})}, chart=stack)
+
+
+def test_the_notes_say_what_was_installed_and_what_is_missing() -> None:
+    with helm_python.Chart.load(str(CHART)) as chart:
+        notes = {
+            name: chart.render(PROFILES[name], name="m4rag", namespace="m4rag")["m4rag/templates/NOTES.txt"]
+            for name in ("h100", "everything")
+        }
+    assert "vlm: qwen2-5-vl-7b as InferenceService, 2 to 8 replica(s) of 1 GPU(s)" in notes["h100"]
+    assert "vlm-large: qwen2-5-vl-72b as InferenceService, 1 replica(s) of 4 GPU(s)" in notes["h100"]
+    assert "never retrieves" in notes["h100"]
+    assert "never retrieves" not in notes["everything"]

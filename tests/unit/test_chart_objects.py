@@ -48,7 +48,9 @@ def test_every_container_has_requests_limits_and_no_rights(objects: tuple[Object
             assert security["capabilities"] == {"drop": ["ALL"]}, where
             gpu = one["kind"] in {"ServingRuntime", "LLMInferenceService"} and not security["readOnlyRootFilesystem"]
             assert gpu or security["readOnlyRootFilesystem"] is True, where
-            resources = _service_of(one, objects)["resources"] if one["kind"] == "ServingRuntime" else container["resources"]
+            resources = (
+                _service_of(one, objects)["resources"] if one["kind"] == "ServingRuntime" else container["resources"]
+            )
             for part in ("requests", "limits"):
                 assert {"cpu", "memory"} <= resources[part].keys(), where
 
@@ -124,7 +126,9 @@ def test_every_scaler_has_a_target_and_every_replica_one_owner(objects: tuple[Ob
     made = {f"{one['metadata']['name']}-predictor": one for one in of_kind(objects, "InferenceService")}
     made |= {f"{one['metadata']['name']}-kserve": one for one in of_kind(objects, "LLMInferenceService")}
     made |= {one["metadata"]["name"]: one for one in of_kind(objects, "Deployment")}
-    targets = [one["spec"]["scaleTargetRef"]["name"] for one in of_kind(objects, "ScaledObject", "HorizontalPodAutoscaler")]
+    targets = [
+        one["spec"]["scaleTargetRef"]["name"] for one in of_kind(objects, "ScaledObject", "HorizontalPodAutoscaler")
+    ]
     assert len(targets) == len(set(targets))
     for target in targets:
         spec = made[target]["spec"]
@@ -144,7 +148,11 @@ def test_nothing_secret_is_a_value(objects: tuple[Object, ...]) -> None:
 def test_models_are_reached_by_name_and_reach_nothing(objects: tuple[Object, ...], name: str) -> None:
     policies = of_kind(objects, "NetworkPolicy")
     models = {"matchExpressions": [{"key": "m4rag.io/model", "operator": "Exists"}]}
-    egress = [one["spec"] for one in policies if one["spec"]["podSelector"] == models and "Egress" in one["spec"]["policyTypes"]]
+    egress = [
+        one["spec"]
+        for one in policies
+        if one["spec"]["podSelector"] == models and "Egress" in one["spec"]["policyTypes"]
+    ]
     assert {"podSelector": models, "policyTypes": ["Ingress", "Egress"]} in egress
     reached = [peer for spec in egress for rule in spec.get("egress", []) for peer in rule["to"]]
     dns = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}

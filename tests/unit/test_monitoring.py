@@ -1,4 +1,4 @@
-"""Alerts and the dashboard: queries that Prometheus parses, over metrics that exist, each with its page of the runbook."""
+"""Alerts and the dashboard: queries that parse, over metrics that exist, and a page of the runbook for each alert."""
 
 from __future__ import annotations
 
