@@ -26,11 +26,12 @@ scaling, budgets, alerts, a dashboard, the reaper.
 places to start from. One release a namespace: names are fixed, because pipelines read the ConfigMap `m4rag`.
 
 Kubernetes 1.31 to 1.34 and KServe 0.20 or newer in Standard mode, with Gateway API. What is switched on needs its
-operator: `scaling.by: keda` KEDA, `monitoring` the Prometheus Operator, `externalSecret` External Secrets, `queue` Kueue,
-`localCache` KServe's local model controller. Nothing is guessed from the cluster: what is not switched on is not made.
+operator: `scaling.by: keda` KEDA, `monitoring` the Prometheus Operator, `externalSecret` External Secrets, `queue`
+Kueue, `localCache` KServe's local model controller. Nothing is guessed from the cluster: what is not switched on is not
+made.
 
-Milvus and MLflow are installed by charts of their own; name them under `connections`. `charts/m4rag-stack` has all three
-as one release, for which `helm dependency update` needs their repositories.
+Milvus and MLflow are installed by charts of their own; name them under `connections`. `charts/m4rag-stack` has all
+three as one release, for which `helm dependency update` needs their repositories.
 
 A mistyped value is refused by values.schema.json. An image or model without a digest is refused, too, unless
 `images.allowTag` is set.

@@ -11,7 +11,8 @@ from typing import Any
 
 import helm_python
 import pytest
-from chart_rendering import CHART, DIGEST, PROFILES, merged, render
+import yaml
+from chart_rendering import CHART, DIGEST, PROFILES, REPOSITORY, merged, render
 from integration.control_plane import ControlPlane
 
 Object = dict[str, Any]
@@ -134,6 +135,30 @@ def test_install_upgrade_roll_back_uninstall(
         if item["metadata"]["name"] not in {"default", "kube-root-ca.crt"}
     ]
     assert left == []
+
+
+def test_the_server_grants_what_the_table_says_and_nothing_more(
+    helm: helm_python.Config, control_plane: ControlPlane, namespace: str
+) -> None:
+    table = yaml.safe_load((REPOSITORY / "m4rag" / "deploy" / "permissions.yaml").read_text(encoding="utf-8"))
+    helm.install(str(CHART), "m4rag", for_old_server(PROFILES["everything"]))
+
+    def allowed(account: str, group: str, resource: str, verb: str) -> bool:
+        resource, _, subresource = resource.partition("/")
+        asked = {"namespace": namespace, "group": group, "resource": resource, "subresource": subresource, "verb": verb}
+        body = {"spec": {"user": f"system:serviceaccount:{namespace}:{account}", "resourceAttributes": asked}}
+        answer = control_plane.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)
+        return bool(answer["status"]["allowed"])
+
+    resources = {(rule["group"], one) for rules in table.values() for rule in rules for one in rule["resources"]}
+    resources |= {("", "secrets"), ("", "configmaps"), ("", "nodes"), ("", "pods/exec"), ("apps", "deployments")}
+    verbs = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+    for account, rules in table.items():
+        name = account if account == "pipeline-runner" else f"m4rag-{account}"
+        wanted = {(rule["group"], one, verb) for rule in rules for one in rule["resources"] for verb in rule["verbs"]}
+        granted = {(*one, verb) for one in resources for verb in verbs if allowed(name, *one, verb)}
+        assert granted == wanted, account
+    assert not [one for one in resources for verb in verbs if allowed("m4rag-models", *one, verb)]
 
 
 def test_a_release_that_the_schema_refuses_touches_nothing(

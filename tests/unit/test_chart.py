@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -150,6 +150,22 @@ def test_new_addresses_restart_the_endpoint_and_other_values_do_not() -> None:
 
     assert template({}) != template({"connections": {"milvusUri": "http://elsewhere:19530"}})
     assert template({}) == template({"reaper": {"schedule": "0 * * * *"}})
+
+
+def test_a_new_version_of_the_chart_restarts_no_pod(tmp_path: Path) -> None:
+    """KServe copies an InferenceService's labels to its pods: a version among them would restart every GPU."""
+    newer = tmp_path / "m4rag"
+    shutil.copytree(CHART, newer)
+    description = yaml.safe_load((newer / "Chart.yaml").read_text(encoding="utf-8"))
+    (newer / "Chart.yaml").write_text(yaml.safe_dump(description | {"version": "0.2.0", "appVersion": "0.2.0"}))
+
+    def what_pods_are_made_from(objects: Iterable[Object]) -> list[Any]:
+        kserve = of_kind(list(objects), "ServingRuntime", "InferenceService", "LLMInferenceService")
+        return [*kserve, [one["spec"]["template"] for one in of_kind(list(objects), "Deployment")]]
+
+    old, new = profile("everything"), render(PROFILES["everything"], chart=newer)
+    assert list(old) != new
+    assert what_pods_are_made_from(old) == what_pods_are_made_from(new)
 
 
 def _readme() -> ModuleType:

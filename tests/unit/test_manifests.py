@@ -27,9 +27,8 @@ def by_chart(values: str) -> dict[Key, Object]:
     objects = {}
     for one in render(values_file(values)):
         body = copy.deepcopy(one)
-        for labels in (body["metadata"]["labels"], *_pod_labels(body)):
-            labels.pop("helm.sh/chart")
-            labels.pop("app.kubernetes.io/managed-by")
+        for label_of_helm in ("helm.sh/chart", "app.kubernetes.io/managed-by"):
+            body["metadata"]["labels"].pop(label_of_helm, None)
         objects[one["kind"], one["metadata"]["name"]] = body
     return objects
 
@@ -85,16 +84,6 @@ def test_a_site_sets_its_images_in_one_place(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(own))
     images = {container["image"] for one in built(path.parent).values() for container in containers(one)}
     assert images == {f"mine.example/m4rag/{name}@sha256:{'a' * 64}" for name in ("m4rag", "vllm")}
-
-
-def _pod_labels(body: Object) -> list[Object]:
-    spec = body.get("spec", {})
-    match body["kind"]:
-        case "Deployment":
-            return [spec["template"]["metadata"]["labels"]]
-        case "CronJob":
-            return [spec["jobTemplate"]["spec"]["template"]["metadata"]["labels"]]
-    return []
 
 
 def _text(objects: Any) -> str:

@@ -1,11 +1,16 @@
-{{/* Labels of everything here. Takes the root context. */}}
+{{/* Labels that reach pods: the same in every version of the chart, so that an upgrade restarts only what changed. */}}
+{{- define "m4rag.podLabels" -}}
+app.kubernetes.io/name: m4rag
+app.kubernetes.io/part-of: m4rag
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Labels of everything else. Takes the root context. */}}
 {{- define "m4rag.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/name: m4rag
-app.kubernetes.io/part-of: m4rag
-app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "m4rag.podLabels" . }}
 {{- end }}
 
 {{/* What selects the pods of a component. Takes (list $ "component"). */}}
