@@ -32,7 +32,10 @@ def merged(*parts: Mapping[str, Any]) -> Object:
     return result
 
 
-PINNED: Object = {"images": {"m4rag": f"registry.example/m4rag{DIGEST}", "vllm": f"registry.example/vllm{DIGEST}"}}
+PINNED: Object = {
+    "images": {"m4rag": f"registry.example/m4rag{DIGEST}", "vllm": f"registry.example/vllm{DIGEST}"},
+    "connections": {"vlmUrl": "http://vlm.example/v1"},
+}
 """The least that the chart asks for."""
 
 
@@ -42,6 +45,7 @@ def model(**fields: Any) -> Object:
 
 
 EVERYTHING: Object = PINNED | {
+    "connections": {"judgeUrl": "http://judge.example/v1"},
     "models": [
         model(scaling={"by": "keda"}, replicas=2, queue="gpus"),
         model(

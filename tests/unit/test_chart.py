@@ -70,7 +70,11 @@ def test_a_mistyped_value_is_refused_by_name(values: Object, message: str) -> No
         ({"models": [model(), model()]}, "vlm is there twice"),
         ({"models": [model(replicas=5, scaling={"by": "keda"})]}, "maxReplicas 4 is below replicas 5"),
         ({"models": [model(localCache={"enabled": True})]}, "names no nodeGroups"),
-        ({"models": [model(kind="LLMInferenceService")]}, "connections.vlmUrl is empty"),
+        (
+            {"models": [model(kind="LLMInferenceService")], "connections": {"vlmUrl": ""}},
+            "connections.vlmUrl is empty",
+        ),
+        ({"connections": {"vlmUrl": ""}}, "nothing that answers"),
         ({"rag": {"policy": "{}", "policyConfigMap": "mine"}}, "take one"),
         ({"rag": {"replicas": 9}}, "maxReplicas 8 is below rag.replicas 9"),
         ({"rag": {"readTimeoutSeconds": 900}}, "the gateway would cut answers"),
@@ -82,7 +86,7 @@ def test_values_that_contradict_each_other_are_refused(values: Object, message: 
 
 
 def test_without_a_digest_only_in_development() -> None:
-    tagged = {"images": {"m4rag": "ghcr.io/m4rag/m4rag:0.1.0", "vllm": "x/vllm:v1", "allowTag": True}}
+    tagged = PINNED | {"images": {"m4rag": "ghcr.io/m4rag/m4rag:0.1.0", "vllm": "x/vllm:v1", "allowTag": True}}
     assert of_kind(render(tagged), "Deployment")
 
 

@@ -165,10 +165,20 @@ def test_models_are_reached_by_name_and_reach_nothing(objects: tuple[Object, ...
 
 def test_the_steps_of_pipelines_find_their_addresses(objects: tuple[Object, ...], name: str) -> None:
     data = named(objects, "ConfigMap", "m4rag")["data"]
-    assert data.keys() == {"MILVUS_URI", "MLFLOW_TRACKING_URI", "M4RAG_VLM_URL", "M4RAG_EMBEDDING_URL"}
-    embeds = name in {"h100", "everything"}
-    assert data["M4RAG_EMBEDDING_URL"] == ("http://embedder-predictor/v1" if embeds else "")
-    assert data["M4RAG_VLM_URL"] == ("" if name == "default" else "http://vlm-predictor/v1")
+    assert all(data.values()), "an empty address would be taken for one"
+    always = {"MILVUS_URI", "MLFLOW_TRACKING_URI", "M4RAG_VLM_URL", "M4RAG_VLLM_IMAGE", "M4RAG_HOME"}
+    judge = {"M4RAG_JUDGE_URL"} if name == "everything" else set()
+    embeds = {"M4RAG_EMBEDDING_URL"} if name in {"h100", "everything"} else set()
+    assert data.keys() == always | judge | embeds
+    assert data.get("M4RAG_EMBEDDING_URL") in {None, "http://embedder-predictor/v1"}
+    assert data["M4RAG_VLM_URL"] == ("http://vlm.example/v1" if name == "default" else "http://vlm-predictor/v1")
+    for container in containers(named(objects, "Deployment", "rag-endpoint")):
+        keys = {entry["name"]: entry["valueFrom"]["configMapKeyRef"] for entry in container["env"] if _from_map(entry)}
+        assert {reference["key"] for reference in keys.values() if not reference.get("optional")} <= data.keys()
+
+
+def _from_map(entry: Object) -> bool:
+    return "configMapKeyRef" in entry.get("valueFrom", {})
 
 
 def _service_of(runtime: Object, objects: tuple[Object, ...], *, pod: bool = False) -> Object:

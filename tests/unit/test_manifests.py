@@ -55,7 +55,7 @@ def test_golden_overlay(overlay: str) -> None:
     assert base.keys() <= wanted.keys()
     folder = MANIFESTS / "overlays" / overlay
     check(_text(body for key, body in wanted.items() if key not in base), folder / "m4rag.yaml")
-    changed = [body for key, body in wanted.items() if key in base and body != base[key]]
+    changed = [{"$patch": "replace"} | body for key, body in wanted.items() if key in base and body != base[key]]
     assert bool(changed) == (folder / "changed.yaml").exists(), "kustomize refuses an empty patch"
     if changed:
         check(_text(changed), folder / "changed.yaml")

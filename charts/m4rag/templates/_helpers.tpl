@@ -71,13 +71,24 @@ capabilities:
 {{- $url }}
 {{- end }}
 
-{{/* Addresses, as the pipelines' steps and the endpoint read them. */}}
+{{/* Addresses, as the pipelines' steps and the endpoint read them. One that is empty is left out: steps take a variable
+     that is there for an address. */}}
 {{- define "m4rag.connections" -}}
+{{- $vlm := .Values.connections.vlmUrl }}
+{{- if not $vlm }}{{ $vlm = include "m4rag.modelUrl" (list . "generate" "connections.vlmUrl") }}{{ end }}
+{{- $embedder := .Values.connections.embeddingUrl }}
+{{- if not $embedder }}{{ $embedder = include "m4rag.modelUrl" (list . "embed" "connections.embeddingUrl") }}{{ end }}
+{{- if and .Values.rag.enabled (not $vlm) }}
+{{- fail "rag.enabled, and nothing that answers: name a model under `models`, or an address in connections.vlmUrl" }}
+{{- end }}
 MILVUS_URI: {{ .Values.connections.milvusUri | quote }}
 MLFLOW_TRACKING_URI: {{ .Values.connections.mlflowTrackingUri | quote }}
-{{- /* `default` would evaluate what is not needed, and refuse. */}}
-M4RAG_VLM_URL: {{ if .Values.connections.vlmUrl }}{{ .Values.connections.vlmUrl | quote }}{{ else }}{{ include "m4rag.modelUrl" (list . "generate" "connections.vlmUrl") | quote }}{{ end }}
-M4RAG_EMBEDDING_URL: {{ if .Values.connections.embeddingUrl }}{{ .Values.connections.embeddingUrl | quote }}{{ else }}{{ include "m4rag.modelUrl" (list . "embed" "connections.embeddingUrl") | quote }}{{ end }}
+{{- with $vlm }}
+M4RAG_VLM_URL: {{ . | quote }}
+{{- end }}
+{{- with $embedder }}
+M4RAG_EMBEDDING_URL: {{ . | quote }}
+{{- end }}
 {{- end }}
 
 {{/* The policy's ConfigMap, where there is one. */}}
