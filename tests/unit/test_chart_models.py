@@ -107,6 +107,23 @@ def test_an_argument_of_the_values_replaces_that_of_the_table() -> None:
     assert hashes[0] != hashes[1], "the pods of the two can be told apart"
 
 
+def test_weights_of_another_address_are_another_cache() -> None:
+    """KServe refuses to change a cache's address."""
+    kept = {"enabled": True, "nodeGroups": ["h100"], "size": "40Gi"}
+    names = []
+    for uri in (f"oci://registry.example/vlm{DIGEST}", f"oci://registry.example/other{DIGEST}"):
+        objects = render(PINNED | {"models": [model(uri=uri, localCache=kept)]})
+        (cache,) = (one for one in objects if one["kind"] == "LocalModelNamespaceCache")
+        assert cache["spec"] == {"sourceModelUri": uri, "modelSize": "40Gi", "nodeGroups": ["h100"]}
+        names.append(cache["metadata"]["name"])
+    assert names[0] != names[1]
+
+
+def test_lists_of_an_argument_are_appended_to() -> None:
+    objects = by_chart("qwen2-5-vl-7b", KINDS[0], arguments=["--hf-overrides.architectures+=Mine"])
+    assert objects[0]["spec"]["containers"][0]["args"][-1] == "--hf-overrides.architectures+=Mine"
+
+
 @pytest.mark.parametrize("name", ["models.yaml", "hardware.yaml", "permissions.yaml"])
 def test_golden_tables(name: str) -> None:
     from golden_files import check
