@@ -62,7 +62,10 @@ EVERYTHING: Object = PINNED | {
     "route": {"hostnames": ["rag.example"]},
     "externalSecret": {"enabled": True},
     "serviceAccounts": {"pipelineRunner": {"create": True}},
-    "networkPolicies": {"modelStorageCidrs": ["192.0.2.0/24"]},
+    "networkPolicies": {
+        "modelStorageCidrs": ["192.0.2.0/24"],
+        "endpointPeers": [{"ipBlock": {"cidr": "198.51.100.7/32"}}],
+    },
     "monitoring": {"monitors": True, "rules": True, "dashboard": True, "labels": {"release": "prometheus"}},
 }
 """Every object that the chart can make."""

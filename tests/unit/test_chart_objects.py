@@ -163,6 +163,16 @@ def test_models_are_reached_by_name_and_reach_nothing(objects: tuple[Object, ...
             assert rule.get("from") or rule.get("to"), f"{label(one)} allows everybody"
 
 
+def test_the_endpoint_reaches_models_milvus_and_what_is_named(objects: tuple[Object, ...], name: str) -> None:
+    policy = named(objects, "NetworkPolicy", "m4rag-endpoint-to-models-and-milvus")["spec"]
+    assert policy["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "rag-endpoint"
+    models = {"podSelector": {"matchExpressions": [{"key": "m4rag.io/model", "operator": "Exists"}]}}
+    gateway = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway-system"}}}
+    milvus = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "milvus"}}}
+    more = [gateway, {"ipBlock": {"cidr": "198.51.100.7/32"}}] if name == "everything" else []
+    assert [peer for rule in policy["egress"] for peer in rule["to"]] == [models, *more, milvus]
+
+
 def test_the_steps_of_pipelines_find_their_addresses(objects: tuple[Object, ...], name: str) -> None:
     data = named(objects, "ConfigMap", "m4rag")["data"]
     assert all(data.values()), "an empty address would be taken for one"
