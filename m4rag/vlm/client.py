@@ -136,10 +136,10 @@ class VlmClient:
         Raises:
             Unavailable: No server answers, or it is not an OpenAI-compatible one.
         """
-        async with self._asking_for_model:
-            if self._model is None:
-                self._model = await self._ask_for_model()
-            return self._model
+        if self._model is None:
+            async with self._asking_for_model:
+                self._model = self._model or await self._ask_for_model()
+        return self._model
 
     async def generate(
         self,
@@ -213,7 +213,8 @@ class VlmClient:
         tries, failures, answers = 0, 0, 0
         trouble, wait = "", 0.0
         while failures < ATTEMPTS:
-            await asyncio.sleep(wait)
+            if wait:
+                await asyncio.sleep(wait)
             tries, failures = tries + 1, failures + 1
             wait = _backoff(tries)
             try:
