@@ -153,7 +153,7 @@ def read_rows(path: Path, model: type[R], places: Sequence[int] | None = None) -
     """
     table = read_table(path, list(model.model_fields), later_columns(model))
     if places is not None:
-        table = table.take(places)
+        table = table.take(_positions(places))
     json_columns = _json_columns(model)
     position = 0
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
@@ -168,6 +168,15 @@ def read_rows(path: Path, model: type[R], places: Sequence[int] | None = None) -
                 row = position if places is None else places[position]
                 raise BadData(f"{field}: {first['msg']}", where=f"{path} row {row}") from None
             position += 1
+
+
+def _positions(places: Sequence[int]) -> pa.Array:
+    """Row numbers, out of their bytes: from a list pyarrow would first import pandas, which takes a second."""
+    import numpy as np
+    import pyarrow as pa
+
+    numbers = np.asarray(places, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def read_folder(folder: Path, model: type[R]) -> Iterator[R]:
