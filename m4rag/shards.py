@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from m4rag.errors import BadData
-from m4rag.manifests import MANIFEST, DataFile, Manifest, publish, rows_digest, write_atomic
+from m4rag.manifests import MANIFEST, DataFile, Manifest, publish, rows_digest
 from m4rag.processes import in_order
 
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ def start(folder: Path, made_by: Manifest) -> Manifest | None:
             return manifest
     try:
         same = json.loads((folder / PROGRESS).read_bytes())["identity"] == made_by.identity
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError):
         same = False
     if not same:
         for path in [folder / MANIFEST, folder / PROGRESS, *folder.glob("part-*.parquet")]:
@@ -397,8 +397,11 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _record_progress(folder: Path, made_by: Manifest, done: dict[str, DataFile]) -> None:
+    """Note the finished parts, which are on the disk; the note is not synced: without it they are made again."""
     files = [file.model_dump() for file in done.values()]
-    write_atomic(folder / PROGRESS, json.dumps({"identity": made_by.identity, "files": files}).encode())
+    temporary = folder / f".{PROGRESS}.{os.getpid()}.tmp"
+    temporary.write_bytes(json.dumps({"identity": made_by.identity, "files": files}).encode())
+    temporary.replace(folder / PROGRESS)
 
 
 def _finished_parts(folder: Path) -> dict[str, DataFile]:
