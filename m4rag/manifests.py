@@ -21,9 +21,12 @@ from m4rag.errors import BadData
 MANIFEST = "manifest.json"
 
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: Any) -> bytes:
     """JSON bytes that are equal for equal values: sorted keys, no spaces, UTF-8, NaN refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return CANONICAL.encode(value).encode()
 
 
 def digest(value: Any) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from m4rag.errors import BadData
-from m4rag.manifests import MANIFEST, DataFile, Manifest, publish, rows_digest, write_atomic
+from m4rag.manifests import MANIFEST, DataFile, Manifest, publish, rows_digest
 from m4rag.processes import in_order
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def read_rows(path: Path, model: type[R], places: Sequence[int] | None = None) -
     """
     table = read_table(path, list(model.model_fields), later_columns(model))
     if places is not None:
-        table = table.take(places)
+        table = table.take(_positions(places))
     json_columns = _json_columns(model)
     position = 0
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
@@ -168,6 +168,15 @@ def read_rows(path: Path, model: type[R], places: Sequence[int] | None = None) -
                 row = position if places is None else places[position]
                 raise BadData(f"{field}: {first['msg']}", where=f"{path} row {row}") from None
             position += 1
+
+
+def _positions(places: Sequence[int]) -> pa.Array:
+    """Row numbers, out of their bytes: from a list pyarrow would first import pandas, which takes a second."""
+    import numpy as np
+    import pyarrow as pa
+
+    numbers = np.asarray(places, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers)])
 
 
 def read_folder(folder: Path, model: type[R]) -> Iterator[R]:
@@ -369,7 +378,7 @@ def start(folder: Path, made_by: Manifest) -> Manifest | None:
             return manifest
     try:
         same = json.loads((folder / PROGRESS).read_bytes())["identity"] == made_by.identity
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError):
         same = False
     if not same:
         for path in [folder / MANIFEST, folder / PROGRESS, *folder.glob("part-*.parquet")]:
@@ -388,8 +397,11 @@ def finish(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def _record_progress(folder: Path, made_by: Manifest, done: dict[str, DataFile]) -> None:
+    """Note the finished parts, which are on the disk; the note is not synced: without it they are made again."""
     files = [file.model_dump() for file in done.values()]
-    write_atomic(folder / PROGRESS, json.dumps({"identity": made_by.identity, "files": files}).encode())
+    temporary = folder / f".{PROGRESS}.{os.getpid()}.tmp"
+    temporary.write_bytes(json.dumps({"identity": made_by.identity, "files": files}).encode())
+    temporary.replace(folder / PROGRESS)
 
 
 def _finished_parts(folder: Path) -> dict[str, DataFile]:

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,6 +38,9 @@ REFUSED = frozenset({400, 413, 422})
 
 # Where an image's address begins. No text in a request can hold this: inside a JSON string its quotes are escaped.
 ADDRESS = b'"url": "'
+
+Parts = tuple[bytes, ...]
+"""A request's body, cut where its image begins and ends."""
 
 TOO_LONG = re.compile(r"(?:maximum|max) (?:context|model) length|context length|max_model_len", re.IGNORECASE)
 
@@ -142,10 +144,10 @@ class VlmClient:
         Raises:
             Unavailable: No server answers, it is not an OpenAI-compatible one, or it does not list the model.
         """
-        async with self._asking_for_model:
-            if self._model is None:
-                self._model = await self._ask_for_model()
-            return self._model
+        if self._model is None:
+            async with self._asking_for_model:
+                self._model = self._model or await self._ask_for_model()
+        return self._model
 
     async def generate(
         self,
@@ -219,14 +221,15 @@ class VlmClient:
             return owner
         return f"vllm {told['version']}" if "version" in told else owner
 
-    async def _with_retries(self, method: str, url: str, body: bytes | None = None) -> tuple[dict[str, Any], float]:
+    async def _with_retries(self, method: str, url: str, body: Parts | None = None) -> tuple[dict[str, Any], float]:
         """Send a request until it is answered, refused, or has failed too often."""
         import aiohttp
 
         tries, failures, answers = 0, 0, 0
         trouble, wait = "", 0.0
         while failures < ATTEMPTS:
-            await asyncio.sleep(wait)
+            if wait:
+                await asyncio.sleep(wait)
             tries, failures = tries + 1, failures + 1
             wait = _backoff(tries)
             try:
@@ -258,15 +261,15 @@ class VlmClient:
             remedy="See whether the server still runs (`m4rag vlm status`, its log) and that M4RAG_VLM_URL is right.",
         )
 
-    async def _send(self, method: str, url: str, body: bytes | None) -> tuple[dict[str, Any], float]:
+    async def _send(self, method: str, url: str, body: Parts | None) -> tuple[dict[str, Any], float]:
+        from m4rag.vlm.body import JsonParts
+
         if self._session is None:
             raise RuntimeError("VlmClient is used outside `async with`")
         started = time.perf_counter()
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        # As a stream: aiohttp warns of large raw bytes, which it would send in one go.
-        data = BytesIO(body) if body is not None else None
-        async with self._session.request(method, url, data=data, headers=headers) as response:
-            text = await response.text(errors="replace")
+        data = None if body is None else JsonParts(body)
+        async with self._session.request(method, url, data=data) as response:
+            text = (await response.read()).decode(errors="replace")
             latency_ms = (time.perf_counter() - started) * 1000
             if response.status != 200:
                 raise _problem(response, text)
@@ -291,12 +294,12 @@ class _Overloaded(_Busy, Shed):
     """It asks because it has too much to do."""
 
 
-def _with_image(body: bytes, image: ImageData | None) -> bytes:
-    """The request with its image put in as it is: a JSON writer would look at every letter of it."""
+def _with_image(body: bytes, image: ImageData | None) -> Parts:
+    """The request with its image put in as it is: a JSON writer would look at every letter of it, a join copy it."""
     if image is None:
-        return body
+        return (body,)
     before, address, after = body.partition(ADDRESS)
-    return b"".join((before, address, image.data_url.encode("ascii"), after))
+    return before + address + f"data:{image.mime};base64,".encode(), image.encoded, after
 
 
 def _backoff(tries: int) -> float:

@@ -51,13 +51,9 @@ class CongestionWindow:
         A block that ends well lets the window grow; `Shed` or `TimeoutError` lets it shrink; any other error says
         nothing about load.
         """
-        async with self._room:
-            self._waiting += 1
-            try:
-                await self._room.wait_for(lambda: self._in_flight < self.size)
-            finally:
-                self._waiting -= 1
-            self._in_flight += 1
+        if self._waiting or self._in_flight >= self.size:
+            await self._wait()
+        self._in_flight += 1
         sent_under = self._shrinks
         try:
             yield
@@ -73,5 +69,14 @@ class CongestionWindow:
                 self._size = min(float(self._most), self._size + 1 / self._size)
         finally:
             self._in_flight -= 1
-            async with self._room:
-                self._room.notify(max(0, self.size - self._in_flight))
+            if self._waiting:
+                async with self._room:
+                    self._room.notify(max(0, self.size - self._in_flight))
+
+    async def _wait(self) -> None:
+        async with self._room:
+            self._waiting += 1
+            try:
+                await self._room.wait_for(lambda: self._in_flight < self.size)
+            finally:
+                self._waiting -= 1

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
+import pybase64
 from cachetools import LRUCache, cached
 
 from m4rag.errors import BadData, UsageError
@@ -29,18 +30,27 @@ class ImageData:
     """An image that was checked.
 
     Attributes:
-        data_url: The file's bytes as they were found; encoded once, since a benchmark shows each image many times.
+        encoded: The file's bytes as they were found, in base64: encoded once, since a benchmark shows each image many
+            times.
         mime: Media type by content, whatever the file was called.
-        digest: SHA-256 of the bytes, 64 hex digits.
         width: Pixels.
         height: Pixels.
     """
 
-    data_url: str
+    encoded: bytes
     mime: str
-    digest: str
     width: int
     height: int
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes, 64 hex digits."""
+        return hashlib.sha256(pybase64.b64decode(self.encoded)).hexdigest()
+
+    @property
+    def data_url(self) -> str:
+        """The image as an address that holds all of it."""
+        return f"data:{self.mime};base64,{self.encoded.decode('ascii')}"
 
 
 def read_image(source: str | Path | bytes, root: Path | None = None) -> ImageData:
@@ -69,16 +79,16 @@ def read_image(source: str | Path | bytes, root: Path | None = None) -> ImageDat
         )
     if data_url := DATA_URL.match(text):
         return _from_data_url(text[data_url.end() :], data_url[0])
-    path = Path(text) if root is None else _inside(root, text)
+    path = text if root is None else str(_inside(root, text))
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116 - a `Path` for each question costs more than all else here
         if found.st_size > MAX_BYTES:
-            raise BadData(f"the image has {found.st_size / 2**20:.0f} MiB, more than 64", where=str(path))
+            raise BadData(f"the image has {found.st_size / 2**20:.0f} MiB, more than 64", where=path)
         return _read(path, found.st_mtime_ns, found.st_size)
     except FileNotFoundError:
-        raise BadData("no such image", where=str(path)) from None
+        raise BadData("no such image", where=path) from None
     except OSError as error:
-        raise BadData(f"the image cannot be read ({error.strerror})", where=str(path)) from None
+        raise BadData(f"the image cannot be read ({error.strerror})", where=path) from None
 
 
 def _inside(root: Path, name: str) -> Path:
@@ -91,16 +101,16 @@ def _inside(root: Path, name: str) -> Path:
 
 def _from_data_url(encoded: str, where: str) -> ImageData:
     try:
-        data = base64.b64decode(encoded, validate=True)
+        data = pybase64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise BadData("not base64", where=f"{where}...") from None
     return _check(data, f"{where}...")
 
 
-@cached(LRUCache[object, ImageData](CACHED_BYTES, getsizeof=lambda image: len(image.data_url)), lock=Lock())
-def _read(path: Path, modified_ns: int, size: int) -> ImageData:
+@cached(LRUCache[object, ImageData](CACHED_BYTES, getsizeof=lambda image: len(image.encoded)), lock=Lock())
+def _read(path: str, modified_ns: int, size: int) -> ImageData:
     del modified_ns, size  # part of the key only: a file that changed is read again
-    return _check(path.read_bytes(), str(path))
+    return _check(Path(path).read_bytes(), path)
 
 
 def _check(data: bytes, where: str) -> ImageData:
@@ -124,5 +134,4 @@ def _check(data: bytes, where: str) -> ImageData:
         raise BadData(f"not an image: damaged ({error})", where=where) from None
     if width * height > MAX_PIXELS:
         raise BadData(f"the image has {width} x {height} pixels, more than 64 megapixels", where=where)
-    data_url = f"data:{MIME[kind]};base64,{base64.b64encode(data).decode('ascii')}"
-    return ImageData(data_url, MIME[kind], hashlib.sha256(data).hexdigest(), width, height)
+    return ImageData(pybase64.b64encode(data), MIME[kind], width, height)

@@ -193,10 +193,14 @@ def _digest(templates: Mapping[str, str], schema: dict[str, Any]) -> str:
     return manifests.digest({"templates": templates, "schema": schema, "patterns": patterns})
 
 
-def _lines(text: str) -> list[str]:
-    """A text's lines, blank ones dropped, with nothing in them that opens a section or ends the message."""
+@lru_cache(maxsize=1024)
+def _lines(text: str) -> tuple[str, ...]:
+    """A text's lines, blank ones dropped, with nothing in them that opens a section or ends the message.
+
+    Those used last are kept: a passage is shown with many questions.
+    """
     lines = (_without_heading(line.strip()) for line in text.splitlines())
-    return [CONTROL.sub(lambda bracket: f"{bracket[0]} ", line) for line in lines if line]
+    return tuple(CONTROL.sub(lambda bracket: f"{bracket[0]} ", line) for line in lines if line)
 
 
 def _without_heading(line: str) -> str:
