@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
 
@@ -39,8 +40,9 @@ def serve_until_stopped(
         UsageError: The policy is of another model or index.
         Unavailable: The model, Milvus or the encoder does not answer, or the port is taken.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it says stands in our line of the request
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for ours in ("m4rag", "serving"):
+        logging.getLogger(ours).setLevel(logging.INFO)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(configuration, settings, host, port, started))
 
@@ -53,6 +55,8 @@ async def _serve(
         async with endpoint.running():
             with _listening(host, port) as listening:
                 bound, bound_port = listening.getsockname()[:2]
+                # uvicorn ends gracefully on SIGTERM and then raises it again, which would end us before we clean up.
+                signal.signal(signal.SIGTERM, lambda *_: None)
                 started(f"http://{bound}:{bound_port}/v1")
                 await _server(endpoint, configuration.drain_s).serve(sockets=[listening])
     except Problem as problem:
