@@ -2,6 +2,8 @@
 
     python benchmarks/mock_server.py --latency-ms 100
 
+A request with `"stream":true` gets its answer as 16 events, the first after the wait, 5 ms apart.
+
 Prints its base URL on the first line and serves until its input ends. It reads requests only as far as HTTP needs, so
 that nearly all CPU of a benchmark is the client's. `GET /stats` tells how many questions were answered, the most that
 waited at once, and how many seconds ago the first since the last `GET /stats` came.
@@ -26,6 +28,8 @@ COMPLETION = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": SAID}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 900, "completion_tokens": 40, "total_tokens": 940},
 }
+PIECES, PIECE_S = 16, 0.005
+EVENT = {**COMPLETION, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "word "}}]}
 MODELS = {"object": "list", "data": [{"id": "mock", "object": "model", "owned_by": "mock", "max_model_len": 8192}]}
 
 
@@ -64,6 +68,7 @@ class Connection(asyncio.Protocol):
         self.head = bytearray()
         self.path = ""
         self.missing = 0  # bytes of the body that have not come yet; they are not kept
+        self.stream = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -84,6 +89,7 @@ class Connection(asyncio.Protocol):
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.path = request.split()[1]
             self.missing = int(headers.get("content-length", 0)) - (len(self.head) - end - 4)
+            self.stream = b'"stream":true' in self.head
             self.head.clear()
         if self.missing < 0:
             raise SystemExit("a client sends requests before it has the answer to the last one")
@@ -102,8 +108,23 @@ class Connection(asyncio.Protocol):
             self.send({"error": {"message": f"no such path {self.path}"}}, "404 Not Found")
 
     def complete(self) -> None:
+        if self.stream:
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            self.piece(PIECES)
+            return
         self.server.left()
         self.send(COMPLETION)
+
+    def piece(self, left: int) -> None:
+        event = b"data: " + (json.dumps(EVENT).encode() if left else b"[DONE]") + b"\n\n"
+        self.transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        if left:
+            asyncio.get_running_loop().call_later(PIECE_S, self.piece, left - 1)
+            return
+        self.transport.write(b"0\r\n\r\n")
+        self.server.left()
 
     def send(self, value: Any, status: str = "200 OK") -> None:
         body = json.dumps(value).encode()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
+import orjson
 from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,7 +28,7 @@ from serving.rag.configuration import Configuration
 from serving.rag.measures import Measures
 from serving.rag.model import Model
 from serving.rag.problems import Problem, invalid
-from serving.rag.replies import CallerGone, released, send_json, send_stream, while_connected
+from serving.rag.replies import CallerGone, send_json, send_stream, while_connected
 from serving.rag.rules import Rules, RulesFile
 
 BODY_S = 60.0
@@ -165,7 +164,7 @@ class _Line:
             line |= {"timings_ms": account.timings_ms}
             if account.decision == "degraded":
                 line["reason"] = account.reason
-        return json.dumps(line)
+        return orjson.dumps(line).decode()
 
 
 class _Guarded:
@@ -221,23 +220,17 @@ class _Chat(_Guarded):
         configuration = self.endpoint.configuration
         body = await _body(receive, configuration.max_body_bytes)
         request = read_chat_request(body, max_images=configuration.max_images, max_tokens=configuration.max_tokens)
-        async with AsyncExitStack() as stack:
-            await while_connected(receive, stack.enter_async_context(self.endpoint.admission.turn()))
-            held = stack.pop_all()
-        await released(held, self._answer(request, receive, send, line))
+        await while_connected(receive, self._admitted(request, send, line))
 
-    async def _answer(self, request: ChatRequest, receive: Receive, send: Send, line: _Line) -> None:
-        request = replace(request, fields={**request.fields, "model": await self._model_name(request)})
-        prepared = await while_connected(receive, self.endpoint.preparation.prepare(request, self.endpoint.rules))
-        line.account = prepared
-        if request.stream:
-            await self._stream(prepared, receive, send, line)
-            return
-        with self.endpoint.measures.stage("model", prepared.account.timings_ms):
-            prepared, made = await while_connected(receive, self._whole(prepared))
-        line.account, line.status = prepared, 200
-        made["m4rag"] = prepared.account.payload
-        await send_json(send, 200, made, {**line.headers, **prepared.account.headers})
+    async def _admitted(self, request: ChatRequest, send: Send, line: _Line) -> None:
+        async with self.endpoint.admission.turn():
+            request.fields["model"] = await self._model_name(request)
+            prepared = await self.endpoint.preparation.prepare(request, self.endpoint.rules)
+            line.account = prepared
+            if request.stream:
+                await self._stream(prepared, send, line)
+            else:
+                await self._whole(prepared, send, line)
 
     async def _model_name(self, request: ChatRequest) -> str:
         served = await self.endpoint.model.name()
@@ -247,7 +240,14 @@ class _Chat(_Guarded):
             raise Problem(404, message, code="model_not_found", param="model")
         return served
 
-    async def _whole(self, prepared: Prepared) -> tuple[Prepared, dict[str, Any]]:
+    async def _whole(self, prepared: Prepared, send: Send, line: _Line) -> None:
+        with self.endpoint.measures.stage("model", prepared.account.timings_ms):
+            prepared, made = await self._made(prepared)
+        line.account, line.status = prepared, 200
+        made["m4rag"] = prepared.account.payload
+        await send_json(send, 200, made, {**line.headers, **prepared.account.headers})
+
+    async def _made(self, prepared: Prepared) -> tuple[Prepared, dict[str, Any]]:
         while True:
             try:
                 return prepared, await self.endpoint.model.answer(COMPLETIONS, prepared.fields)
@@ -256,22 +256,16 @@ class _Chat(_Guarded):
                     raise
                 prepared = prepared.shorter()
 
-    async def _stream(self, prepared: Prepared, receive: Receive, send: Send, line: _Line) -> None:
-        prepared, source = await while_connected(receive, self._begun(prepared))
+    async def _stream(self, prepared: Prepared, send: Send, line: _Line) -> None:
+        prepared, source = await self._begun(prepared)
         line.account, line.status = prepared, 200
-        first_byte = self.endpoint.measures.first_byte
         headers = {**line.headers, **prepared.account.headers}
-        sending = send_stream(
-            send,
-            source,
-            prepared.account.payload,
-            headers,
-            lambda: first_byte.observe(time.perf_counter() - line.started),
-        )
-        try:
-            await while_connected(receive, sending)
-        finally:
-            await source.aclose()
+
+        def first_byte() -> None:
+            self.endpoint.measures.first_byte.observe(time.perf_counter() - line.started)
+
+        async with aclosing(source):
+            await send_stream(send, source, prepared.account.payload, headers, first_byte)
 
     async def _begun(self, prepared: Prepared) -> tuple[Prepared, AsyncGenerator[bytes]]:
         """The stream of an answer whose first byte is on its way: so much of it can still fail with a status."""

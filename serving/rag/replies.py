@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import orjson
@@ -102,12 +101,6 @@ def with_account(held: bytes, payload: dict[str, Any]) -> bytes:
     if not isinstance(first, dict):
         return held
     return DATA + orjson.dumps({**first, "m4rag": payload}) + end + rest
-
-
-async def released(stack: AsyncExitStack, work: Awaitable[None]) -> None:
-    """Do some work and let go of everything it held, however it ends."""
-    async with stack:
-        await work
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -356,7 +356,8 @@ def test_a_frozen_index_degrades_the_answers_and_comes_back(
     fitted: tuple[Policy, Settings], milvus_server: MilvusServer, tmp_path: Path
 ) -> None:
     settings = fitted[1].model_copy(update={"milvus_uri": milvus_server.uri})
-    documents = settings.home / "corpus" / "sample" / "documents"
+    documents = tmp_path / "documents"
+    write_folder(documents, Document, list(load_documents("sample"))[:20], Manifest(kind="documents", command="test"))
     build_index(documents, "served", settings, encoder="minilm", channels=("dense",), dim=64)
     policy = served_policy(
         fitted[0], retrieve="always", gate=None, index_alias="served", encoder="minilm", channel="dense"
