@@ -283,13 +283,14 @@ class Cluster:
             raise Expired from None
 
     def delete(self, kind: Kind, name: str) -> bool:
-        """Delete an object once all that it owns is gone (foreground); False if there is none.
+        """Delete an object; False if there is none. A service stays until all that it owns is gone (foreground).
 
         Raises:
             Unavailable: The account may not, or the server is gone.
         """
         try:
-            self._json("DELETE", self._path(kind, name), kind, {"propagationPolicy": "Foreground"})
+            propagation = "Foreground" if kind in SERVICES else "Background"
+            self._json("DELETE", self._path(kind, name), kind, {"propagationPolicy": propagation})
         except NotFound:
             return False
         return True
