@@ -91,6 +91,7 @@ class ControlPlane:
         written = [
             {"apiGroups": [rule["group"]], "resources": list(rule["resources"]), "verbs": list(rule["verbs"])}
             for rule in rules
+            if rule["verbs"]  # a rule must have one
         ]
         apply = "application/apply-patch+yaml"
         granted = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": role, "metadata": {"name": name}}

@@ -188,7 +188,7 @@ def created(server: ControlPlane, namespace: str, case: Case, name: str) -> None
 def test_every_state_is_told_by_the_command(control_plane: ControlPlane, namespace: str) -> None:
     made = {f"case-{number}": case for number, case in enumerate(cases().values())}
     for name, case in made.items():
-        created(control_plane, namespace, case, name)
+        created(control_plane, namespace, cases()[case.id], name)  # with times that count from now
     control_plane.grant(namespace, "audit", [rule.model_dump() for rule in permissions.rules("audit")])
     found = json.loads(m4rag(control_plane, namespace, "status", "--json", account="audit").stdout)
     told = {one["name"]: one["diagnosis"] for one in found}
