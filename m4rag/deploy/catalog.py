@@ -330,8 +330,18 @@ def _named(content: Any, field: str) -> Any:
 def _read(path: Path, kind: type[Content]) -> Content:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML carries no types
+        """Refuses a key that is there twice; YAML would keep the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if twice := {str(key) for key in keys if keys.count(key) > 1}:
+                raise BadData(f"{', '.join(sorted(twice))} is there twice", where=str(path))
+            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+            return mapping
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise UsageError("no such file", where=str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
