@@ -30,7 +30,10 @@ class Told(StrEnum):
 def judge_command(
     run: Annotated[Path, typer.Argument(help="Run folder that `m4rag bench run` made.", metavar="RUN")],
     vlm_url: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible server of the judge. Default: M4RAG_VLM_URL, else embedded.")
+        str | None,
+        typer.Option(
+            help="OpenAI-compatible server of the judge. Default: M4RAG_JUDGE_URL, else M4RAG_VLM_URL, else embedded."
+        ),
     ] = None,
     answer: Annotated[
         Told, typer.Option(help="shown: the judge knows the right answer, as published; hidden: as when serving.")
@@ -57,7 +60,7 @@ def judge_command(
 
     sampling = Sampling(samples, (SEVERAL if samples > 1 else 0.0) if temperature is None else temperature)
     pairs(run, RunPlan.read(run))  # a folder that can't be judged is refused before any server is started
-    with served(settings(), vlm_url, say) as url:
+    with served(settings(), vlm_url or settings().judge_url, say) as url:
         relevance = judge_run(run, settings(), url, progress, with_answer=answer is Told.SHOWN, sampling=sampling)
     recorded = record_run(run, settings())
     payload: dict[str, Any] = {
