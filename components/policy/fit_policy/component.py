@@ -10,7 +10,7 @@ def fit_policy(run: dsl.Input[dsl.Artifact], fitted: dsl.Output[dsl.Artifact]) -
     """Fit a policy for every setting of a run that can be served, and show them in its report.
 
     Args:
-        run: Run folder of `run_benchmark`.
+        run: Run folder of `score`.
         fitted: The same folder with a policy file for each such setting. Metadata: that of the run; policies, setting
             to digest; not_fitted, setting to why the run can't teach one.
     """

@@ -6,13 +6,13 @@ from components import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def record_run(run: dsl.Input[dsl.Artifact], metrics: dsl.Output[dsl.Metrics], html: dsl.Output[dsl.HTML]) -> str:
+def register(run: dsl.Input[dsl.Artifact], metrics: dsl.Output[dsl.Metrics], html: dsl.Output[dsl.HTML]) -> str:
     """Log a benchmark run to MLflow and show its scores and report in the Kubeflow UI.
 
     Reads MLFLOW_TRACKING_URI and, where Kubeflow's MLflow plugin set it, MLFLOW_RUN_ID.
 
     Args:
-        run: Run folder of `run_benchmark`, or that of `fit_policy`, which has the policies.
+        run: Run folder of `fit_policy`, or of `score`, which has no policies.
         metrics: Accuracy of every setting, in percent.
         html: The report.
 

@@ -1,0 +1,43 @@
+"""Cut documents into passages."""
+
+from kfp import dsl
+
+from components import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def chunk(
+    documents: dsl.Input[dsl.Dataset],
+    chunks: dsl.Output[dsl.Dataset],
+    encoder: str,
+    encoder_digest: str,
+    dim: int,
+    shards: int,
+) -> list:
+    """Cut documents into the passages that an encoder reads.
+
+    Args:
+        documents: Folder of `ingest`.
+        chunks: Folder of passages with a manifest. Metadata: rows, digest.
+        encoder: Encoder spec, whose tokenizer counts.
+        encoder_digest: What `plan_index` returned.
+        dim: Numbers to keep of each vector; 0 for all.
+        shards: Most shards; small corpora have fewer.
+
+    Returns:
+        The shards for `embed_shard`: `{"number": 0-based, "of": count}`.
+    """
+    import shutil
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from m4rag.index.steps import cut_corpus
+    from m4rag.manifests import Manifest
+    from m4rag.settings import settings
+
+    known = {"encoder": encoder, "encoder_digest": encoder_digest, "dim": int(dim) or None}
+    folder, made = cut_corpus(Path(documents.path), settings(), shards=int(shards), **known)
+    shutil.copytree(folder, chunks.path)
+    passages = Manifest.read(folder)
+    chunks.metadata.update({"rows": passages.rows, "digest": passages.digest})
+    return [asdict(shard) for shard in made]
