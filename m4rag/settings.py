@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         judge_url: The same of the model that judges passages; unset means the model under test.
         vlm_timeout_s: Seconds before one generation is given up.
         vlm_concurrency: Requests in flight at most; fewer while the server sheds load.
+        vllm_image: Image of vLLM, by digest, for models that are deployed on a cluster.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
     """
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     judge_url: str | None = None
     vlm_timeout_s: float = Field(120.0, gt=0)
     vlm_concurrency: int = Field(32, ge=1, le=1024)
+    vllm_image: str | None = None
     embedding_url: str | None = None
     embedding_api_key: SecretStr | None = None
 

@@ -165,7 +165,9 @@ def check_judging(answer: str, samples: int, settings: Sequence[str]) -> None:
         raise UsageError(f"unknown value {answer!r} for the judge", remedy=f"Use {SHOWN} or {HIDDEN}, or none.")
     Sampling.times(samples)
     if answer and not any(has_context(setting) for setting in settings):
-        raise UsageError("no setting shows a passage to judge", remedy="Add one, e.g. caption_query, or leave the judge out.")
+        raise UsageError(
+            "no setting shows a passage to judge", remedy="Add one, e.g. caption_query, or leave the judge out."
+        )
 
 
 class JudgementLog(ResultLog[Judgement]):

@@ -234,5 +234,3 @@ def _images(pods: Sequence[Object]) -> tuple[str, ...]:
         for status in (pod.get("status") or {}).get("containerStatuses") or ()
     ]
     return tuple(sorted(set(found)))
-
-

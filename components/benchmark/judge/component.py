@@ -21,7 +21,8 @@ def judge(
         run: Run folder of `run_benchmark`.
         endpoint: Artifact of `deploy_vlm`: the model under test.
         judged: The same folder with judgements. Metadata: that of the run.
-        answer: `shown`: the judge is told the right answer, as published; `hidden`: as when serving; empty judges nothing.
+        answer: `shown`: the judge is told the right answer, as published; `hidden`: as when serving; empty judges
+            nothing.
         samples: Judge each passage this often, an odd number; its score is the median.
     """
     import shutil
@@ -30,13 +31,13 @@ def judge(
     from m4rag.bench.judge import judge_passages
     from m4rag.bench.judgements import Sampling
     from m4rag.bench.runs import at_home
-    from m4rag.progress import silent
+    from m4rag.cli.output import progress
     from m4rag.settings import settings
 
     folder = at_home(Path(run.path), settings().home)
     if answer:
         url = settings().judge_url or endpoint.metadata["url"]
         asked = {"with_answer": answer == "shown", "sampling": Sampling.times(int(samples))}
-        judge_passages(folder, settings(), url, silent, **asked)
+        judge_passages(folder, settings(), url, progress, **asked)
     shutil.copytree(folder, judged.path)
     judged.metadata.update(run.metadata)

@@ -47,8 +47,8 @@ def run_benchmark(
 
     from m4rag.bench.benchmark import Request, ask
     from m4rag.bench.runs import RunPlan
+    from m4rag.cli.output import progress
     from m4rag.parameters import from_params
-    from m4rag.progress import silent
     from m4rag.settings import settings as read_settings
 
     given = {"dataset": dataset, "items": items or None, "limit": limit or None, "settings": settings, "images": images}
@@ -56,7 +56,7 @@ def run_benchmark(
     given |= {"prompt_language": prompt_language, "context_language": context_language}
     given |= {"option_order": None if option_order < 0 else option_order, "command": "m4rag pipeline launch benchmark"}
     request = from_params(Request, **given)
-    folder = ask(request, read_settings(), nullcontext(endpoint.metadata["url"]), silent)
+    folder = ask(request, read_settings(), nullcontext(endpoint.metadata["url"]), progress)
     shutil.copytree(folder, run.path)
     plan = RunPlan.read(folder)
     run.metadata.update({"digest": plan.digest, "questions": plan.n_questions, "model": plan.model.name})

@@ -18,7 +18,7 @@ def chunk(
 
     Args:
         documents: Folder of `ingest`.
-        chunks: Folder of passages with a manifest. Metadata: rows, digest.
+        chunks: Folder of passages with a manifest. Metadata: rows, digest, encoder.
         encoder: Encoder spec, whose tokenizer counts.
         encoder_digest: What `plan_index` returned.
         dim: Numbers to keep of each vector; 0 for all.
@@ -31,13 +31,14 @@ def chunk(
     from dataclasses import asdict
     from pathlib import Path
 
-    from m4rag.index.steps import cut_corpus
+    from m4rag.cli.output import progress
+    from m4rag.index.steps import PlannedEncoder, cut_corpus
     from m4rag.manifests import Manifest
     from m4rag.settings import settings
 
-    known = {"encoder": encoder, "encoder_digest": encoder_digest, "dim": int(dim) or None}
-    folder, made = cut_corpus(Path(documents.path), settings(), shards=int(shards), **known)
+    planned = PlannedEncoder(encoder, encoder_digest, int(dim))
+    folder, made = cut_corpus(Path(documents.path), settings(), encoder=planned, shards=int(shards), progress=progress)
     shutil.copytree(folder, chunks.path)
     passages = Manifest.read(folder)
-    chunks.metadata.update({"rows": passages.rows, "digest": passages.digest})
+    chunks.metadata.update({"rows": passages.rows, "digest": passages.digest, "encoder": asdict(planned)})
     return [asdict(shard) for shard in made]

@@ -30,15 +30,15 @@ def evaluate_retrieval(
     import json
     from pathlib import Path
 
+    from m4rag.cli.output import progress
     from m4rag.index.evaluation import evaluate_index, means
-    from m4rag.progress import silent
     from m4rag.settings import settings
 
     if not queries:
         return
     dataset = None if queries == "names" else queries
     searched = {"dataset": dataset, "items": Path(items) if items else None}
-    found = evaluate_index(index.metadata["collection"], Path(documents.path), settings(), silent, **searched)
+    found = evaluate_index(index.metadata["collection"], Path(documents.path), settings(), progress, **searched)
     Path(report.path).write_text(json.dumps(found, indent=2), encoding="utf-8")
     for name, value in means(found).items():
         metrics.log_metric(name, value)

@@ -23,4 +23,4 @@ def plan_index(base: str, encoder: str, channels: list, dim: int) -> str:
     from m4rag.index.steps import plan_index
     from m4rag.settings import settings
 
-    return plan_index(base, encoder, settings(), channels=channels, dim=int(dim) or None)
+    return plan_index(base, encoder, settings(), channels=channels, dim=int(dim)).digest
