@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         vllm_image: Image of vLLM, by digest, for models that are deployed on a cluster.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
+        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` runs.
     """
 
     model_config = SettingsConfigDict(
@@ -57,6 +58,7 @@ class Settings(BaseSettings):
     vllm_image: str | None = None
     embedding_url: str | None = None
     embedding_api_key: SecretStr | None = None
+    vllm_image: str | None = None
 
     @property
     def milvus(self) -> str:

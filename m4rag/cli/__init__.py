@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from m4rag.cli import bench, corpus, data, index, pipeline, policy, train, vlm
+from m4rag.cli import bench, corpus, data, deploy, index, pipeline, policy, train, vlm
 from m4rag.cli.demo import demo
 from m4rag.cli.doctor import doctor
 from m4rag.errors import M4ragError
@@ -30,6 +30,7 @@ for name, group in (
     ("policy", policy.app),
     ("train", train.app),
     ("pipeline", pipeline.app),
+    ("deploy", deploy.app),
 ):
     app.add_typer(group, name=name)
 

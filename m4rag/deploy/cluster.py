@@ -250,7 +250,9 @@ class Cluster:
             answer = self._json("GET", path, kind, _selectors(labels, fields))
         except NotFound:
             return Listed((), "")
-        return Listed(tuple(answer.get("items") or ()), str(answer["metadata"].get("resourceVersion", "")))
+        said = {"apiVersion": kind.api_version, "kind": kind.name}  # which items of a list do not say
+        items = tuple({**said, **item} for item in answer.get("items") or ())
+        return Listed(items, str(answer["metadata"].get("resourceVersion", "")))
 
     def watch(
         self, kind: Kind, resource_version: str, *, labels: str = "", fields: str = "", seconds: int = 300

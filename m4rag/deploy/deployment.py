@@ -154,8 +154,6 @@ def conditions(cluster: Cluster, *, run: str | None = None, name: str | None = N
         for service in cluster.list(kind, labels=selector).items:
             if name not in {None, name_of(service)}:
                 continue
-            # Items of a list do not say what they are.
-            service = {"apiVersion": kind.api_version, "kind": kind.name, **service}
             pods = cluster.list(POD, labels=pods_of(kind, name_of(service))).items
             sight = explained(cluster, service, pods)
             found.append(

@@ -1,4 +1,4 @@
-"""What each service account may do: `permissions.yaml`, the one source for the chart's Roles, preflight and the tests."""
+"""What each service account may do: `permissions.yaml`, one source for the chart's Roles, preflight and tests."""
 
 from __future__ import annotations
 
