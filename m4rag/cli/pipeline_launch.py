@@ -235,7 +235,7 @@ def _pod(server: Server, run: Run, state: TaskState) -> list[str]:
         # Without users, pods run where Kubeflow Pipelines is installed.
         return explain(Cluster.connect(namespace=server.access.namespace or "kubeflow"), run.key, state.pod)
     except M4ragError as error:
-        return [f"no events and log of its pod: {error}"]
+        return [f"no events and log of its pod ({error.where or 'KUBECONFIG'}: {error.what})"]
 
 
 def _commands(server: Server, key: str) -> str:
