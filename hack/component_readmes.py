@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import yaml
-from kfp import dsl
 from pydantic import BaseModel, ConfigDict
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -32,10 +32,9 @@ class Settings(BaseSettings):
         judge_url: The same of the model that judges passages; unset means the model under test.
         vlm_timeout_s: Seconds before one generation is given up.
         vlm_concurrency: Requests in flight at most; fewer while the server sheds load.
-        vllm_image: Image of vLLM, by digest, for models that are deployed on a cluster.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
-        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` runs.
+        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` and pipelines run.
     """
 
     model_config = SettingsConfigDict(
@@ -55,7 +54,6 @@ class Settings(BaseSettings):
     judge_url: str | None = None
     vlm_timeout_s: float = Field(120.0, gt=0)
     vlm_concurrency: int = Field(32, ge=1, le=1024)
-    vllm_image: str | None = None
     embedding_url: str | None = None
     embedding_api_key: SecretStr | None = None
     vllm_image: str | None = None
