@@ -68,9 +68,7 @@ def compile_pipelines(
             path = compile_to(one, output)
             written.append(str(path))
             for image in unpinned(path):
-                say(
-                    f"{path}: {image} is an image by tag; to launch, set M4RAG_IMAGE to one by digest"
-                )
+                say(f"{path}: {image} is an image by tag; to launch, set M4RAG_IMAGE to one by digest")
         else:
             written += map(str, write_manifests(one, kubernetes_manifest, namespace))
     emit({"written": written}, json, lambda console: console.print("\n".join(written), highlight=False))

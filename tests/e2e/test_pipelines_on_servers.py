@@ -29,7 +29,8 @@ SETTINGS = ["no_rag", "oracle"]
 def run_local(
     name: str, home: Path, environment: dict[str, str], **parameters: Any
 ) -> subprocess.CompletedProcess[str]:
-    words = [word for key, value in parameters.items() for word in ("-p", f"{key}={json.dumps(value)}")]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in parameters.items()}
+    words = [word for key, text in texts.items() for word in ("-p", f"{key}={text}")]
     return subprocess.run(
         [sys.executable, "-m", "m4rag.cli", "pipeline", "run-local", name, *words],
         env={**os.environ, **environment, "M4RAG_HOME": str(home)},
