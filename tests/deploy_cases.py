@@ -67,13 +67,8 @@ def pod(
 
 def condition(kind: str, status: str, *, reason: str = "", message: str = "", since_s: float = 0) -> Object:
     """A condition."""
-    return {
-        "type": kind,
-        "status": status,
-        "reason": reason,
-        "message": message,
-        "lastTransitionTime": ago(since_s),
-    }
+    told = {"reason": reason, "message": message}
+    return {"type": kind, "status": status, "lastTransitionTime": ago(since_s), **{k: v for k, v in told.items() if v}}
 
 
 def waiting(reason: str, message: str = "", **more: Any) -> Object:
@@ -212,310 +207,314 @@ def objects(case: Case, name: str) -> tuple[Object, list[Object], list[Object]]:
 TRACE = "INFO loading\nTraceback (most recent call last):\nValueError: No available memory for the cache blocks.\n"
 IS_READY = {"conditions": [condition("Ready", "True")]}
 
-CASES = (
-    Case(
-        "no GPU is free",
-        Category.UNSCHEDULABLE_RESOURCE,
-        Level.STUCK,
-        ("not scheduled for 4 min", "nvidia.com/gpu (on 2 nodes)", "taint {dedicated: training}", "of 5 nodes"),
-        [
-            unscheduled(
-                "0/5 nodes are available: 2 Insufficient nvidia.com/gpu, 3 node(s) had untolerated taint "
-                "{dedicated: training}. preemption: 0/5 nodes are available: 2 No preemption victims found for pod."
-            )
-        ],
-    ),
-    Case(
-        "every node is tainted",
-        Category.UNSCHEDULABLE_NODE,
-        Level.STUCK,
-        ("kept from every node by taint {nvidia.com/gpu: present}", "of 3 nodes"),
-        [unscheduled("0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}.")],
-    ),
-    Case(
-        "no node has the labels, in the words of an older scheduler",
-        Category.UNSCHEDULABLE_NODE,
-        Level.STUCK,
-        ("its node selector", "taint {node-role.kubernetes.io/master: }"),
-        [
-            unscheduled(
-                "0/4 nodes are available: 1 node(s) had taint {node-role.kubernetes.io/master: }, that the pod didn't "
-                "tolerate, 3 node(s) didn't match Pod's node affinity/selector."
-            )
-        ],
-    ),
-    Case(
-        "the claim is not bound",
-        Category.UNSCHEDULABLE_VOLUME,
-        Level.STUCK,
-        ("its volume is not bound",),
-        [unscheduled("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.")],
-    ),
-    Case(
-        "the pod waits in a queue",
-        Category.QUEUED,
-        Level.PROGRESSING,
-        ("waits in a queue for 4 min",),
-        [unscheduled("Scheduling is blocked due to non-empty scheduling gates", "SchedulingGated")],
-    ),
-    Case(
-        "the image is pulled",
-        Category.IMAGE_PULLING,
-        Level.PROGRESSING,
-        (f"pulls {IMAGE}",),
-        [main(waiting("ContainerCreating"))],
-        [("Pulling", f'Pulling image "{IMAGE}"', "Pod", "0")],
-    ),
-    Case(
-        "the image is not there",
-        Category.IMAGE_PULL_FAILED,
-        Level.STUCK,
-        (f"{IMAGE} is not pulled",),
-        [main(waiting("ImagePullBackOff", f'Back-off pulling image "{IMAGE}": not found'))],
-    ),
-    Case(
-        "the image's name is none",
-        Category.INVALID_IMAGE,
-        Level.FAILED,
-        ("is no image to run",),
-        [main(waiting("InvalidImageName", "couldn't parse image reference"))],
-    ),
-    Case(
-        "a secret is missing",
-        Category.CONTAINER_CONFIG,
-        Level.STUCK,
-        ('secret "hf-token" not found',),
-        [main(waiting("CreateContainerConfigError", 'secret "hf-token" not found'))],
-    ),
-    Case(
-        "a volume is not mounted",
-        Category.MOUNT_FAILED,
-        Level.STUCK,
-        ("waits for a volume", 'configmap "tables" not found'),
-        [main(waiting("ContainerCreating"))],
-        [("FailedMount", 'MountVolume.SetUp failed for volume "t": configmap "tables" not found', "Pod", "0")],
-    ),
-    Case(
-        "the model is downloaded",
-        Category.STORAGE_DOWNLOADING,
-        Level.PROGRESSING,
-        ("downloads the model for 5 min",),
-        [storage(running(320))],
-    ),
-    Case(
-        "the download hangs",
-        Category.STORAGE_HANGS,
-        Level.STUCK,
-        ("downloading the model for 40 min without an end",),
-        [storage(running(2400))],
-    ),
-    Case(
-        "the storage initializer runs out of memory",
-        Category.STORAGE_OUT_OF_MEMORY,
-        Level.FAILED,
-        ("storage-initializer was killed", "limit of 1Gi"),
-        [storage(crashed(1, 137, "OOMKilled"))],
-    ),
-    Case(
-        "the storage initializer fails for good",
-        Category.STORAGE_FAILED,
-        Level.FAILED,
-        ("storage-initializer fails (exit code 1, 3 restarts)", "RepositoryNotFoundError"),
-        [storage(crashed(3, 1, message="requests.RepositoryNotFoundError: 404 Client Error: no such model\n"))],
-    ),
-    Case(
-        "the weights are loaded",
-        Category.LOADING,
-        Level.PROGRESSING,
-        ("loads the model for 7 min",),
-        [main(running(430, started=False))],
-    ),
-    Case(
-        "the weights are loaded, past KServe's ten minutes",
-        Category.LOADING,
-        Level.PROGRESSING,
-        ("loads the model for 12 min",),
-        [main(running(750, started=False))],
-        status={"conditions": [condition("PredictorReady", "False", reason="ProgressDeadlineExceeded")]},
-    ),
-    Case(
-        "the probe fails after the start",
-        Category.PROBE_FAILING,
-        Level.STUCK,
-        ("fails its probe", "HTTP probe failed with statuscode: 503"),
-        [main(running(430, started=True))],
-        [("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503", "Pod", "0")],
-    ),
-    Case(
-        "it crashed once",
-        Category.CRASH_LOOP,
-        Level.STUCK,
-        ("crashes (exit code 1, 1 restarts)",),
-        [main({**running(3), "restartCount": 1, "lastState": ended(1)})],
-    ),
-    Case(
-        "it crashes again and again",
-        Category.CRASH_LOOP,
-        Level.FAILED,
-        ("crashes (exit code 1, 4 restarts)", "ValueError: No available memory for the cache blocks."),
-        [main(crashed(4, 1, message=TRACE))],
-    ),
-    Case(
-        "it runs out of memory",
-        Category.OUT_OF_MEMORY,
-        Level.FAILED,
-        ("kserve-container was killed", "limit of 128Gi"),
-        [main(crashed(1, 137, "OOMKilled"))],
-    ),
-    Case(
-        "it was evicted",
-        Category.EVICTED,
-        Level.STUCK,
-        ("was evicted",),
-        [{"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}],
-    ),
-    Case(
-        "it was evicted, and its successor loads",
-        Category.LOADING,
-        Level.PROGRESSING,
-        ("loads the model",),
-        [
-            {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
-            main(running(10, started=False)),
-        ],
-    ),
-    Case(
-        "the quota is used up",
-        Category.QUOTA_EXCEEDED,
-        Level.STUCK,
-        ("a quota is used up",),
-        events=[
-            (
-                "FailedCreate",
-                'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 8',
-                "ReplicaSet",
-                "5f7d",
-            )
-        ],
-    ),
-    Case(
-        "a policy refuses the pod",
-        Category.POD_REFUSED,
-        Level.STUCK,
-        ("it is refused",),
-        events=[("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "restricted"', "ReplicaSet", "5f7d")],
-    ),
-    Case(
-        "the model does not load",
-        Category.MODEL_LOAD_FAILED,
-        Level.FAILED,
-        ("ModelLoadFailed (exit code 1)", "unsupported architecture"),
-        status={
-            "modelStatus": model_status(
-                "BlockedByFailedLoad", "ModelLoadFailed", "unsupported architecture", since_s=-5, code=1
-            )
-        },
-    ),
-    Case(
-        "the spec is invalid",
-        Category.INVALID_SPEC,
-        Level.FAILED,
-        ("NoSupportingRuntime", "no runtime"),
-        status={"modelStatus": model_status("InvalidSpec", "NoSupportingRuntime", "no runtime", since_s=-5)},
-    ),
-    Case(
-        "the spec before was invalid",
-        Category.INVALID_SPEC,
-        Level.STUCK,
-        ("NoSupportingRuntime",),
-        status={"modelStatus": model_status("InvalidSpec", "NoSupportingRuntime", "no runtime", since_s=900)},
-    ),
-    Case(
-        "the spec before did not load, this one does",
-        Category.LOADING,
-        Level.PROGRESSING,
-        ("loads the model",),
-        [main(running(10, started=False))],
-        status={"modelStatus": model_status("BlockedByFailedLoad", "ModelLoadFailed", "no", since_s=900)},
-    ),
-    Case(
-        "the presets cannot be combined",
-        Category.INVALID_SPEC,
-        Level.FAILED,
-        ("CombineBaseError", "no such base"),
-        status={
-            "conditions": [
-                condition("PresetsCombined", "False", reason="CombineBaseError", message="no such base", since_s=-5)
-            ]
-        },
-        kind="LLMInferenceService",
-    ),
-    Case(
-        "the controller has said nothing yet",
-        Category.WAITING_FOR_CONTROLLER,
-        Level.PROGRESSING,
-        ("has no pod of its present spec",),
-    ),
-    Case(
-        "old pods are ready, new ones are not there",
-        Category.WAITING_FOR_CONTROLLER,
-        Level.PROGRESSING,
-        ("has no pod of its present spec",),
-        [READY],
-        status=IS_READY,
-        hashes=[OLD_HASH],
-    ),
-    Case(
-        "old pods serve beside the new ones",
-        Category.ROLLING_OUT,
-        Level.PROGRESSING,
-        ("still has pods of its last spec",),
-        [READY, READY],
-        status=IS_READY,
-        hashes=[HASH, OLD_HASH],
-    ),
-    Case(
-        "the pods are ready and the route is not",
-        Category.ROUTE_NOT_READY,
-        Level.STUCK,
-        ("has pods but no route",),
-        [READY],
-        status={
-            "conditions": [
-                condition("IngressReady", "False", reason="Gateway", message="no gateway"),
-                condition("Ready", "False"),
-            ]
-        },
-    ),
-    Case(
-        "an LLMInferenceService without a router",
-        Category.ROUTE_NOT_READY,
-        Level.STUCK,
-        ("has pods but no route",),
-        [READY],
-        status={
-            "conditions": [
-                condition("RouterReady", "False", reason="GatewaysNotReady", message="gateway g is not programmed"),
-                condition("Ready", "False"),
-            ]
-        },
-        kind="LLMInferenceService",
-    ),
-    Case(
-        "it is stopped",
-        Category.STOPPED,
-        Level.FAILED,
-        ("is stopped and holds no GPU",),
-        annotations={"serving.kserve.io/stop": "true"},
-    ),
-    Case("it is ready", Category.READY, Level.READY, ("is ready: 1 pods",), [READY], status=IS_READY),
-    Case(
-        "an LLMInferenceService is ready",
-        Category.READY,
-        Level.READY,
-        ("is ready: 1 pods",),
-        [READY],
-        status=IS_READY,
-        kind="LLMInferenceService",
-    ),
-)
+
+def cases() -> dict[str, Case]:
+    """All cases by their id, with times that count from now."""
+    made = (
+        Case(
+            "no GPU is free",
+            Category.UNSCHEDULABLE_RESOURCE,
+            Level.STUCK,
+            ("not scheduled for 4 min", "nvidia.com/gpu (on 2 nodes)", "taint {dedicated: training}", "of 5 nodes"),
+            [
+                unscheduled(
+                    "0/5 nodes are available: 2 Insufficient nvidia.com/gpu, 3 node(s) had untolerated taint "
+                    "{dedicated: training}. preemption: 0/5 nodes are available: 2 No preemption victims found for pod."
+                )
+            ],
+        ),
+        Case(
+            "every node is tainted",
+            Category.UNSCHEDULABLE_NODE,
+            Level.STUCK,
+            ("kept from every node by taint {nvidia.com/gpu: present}", "of 3 nodes"),
+            [unscheduled("0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}.")],
+        ),
+        Case(
+            "no node has the labels, in the words of an older scheduler",
+            Category.UNSCHEDULABLE_NODE,
+            Level.STUCK,
+            ("its node selector", "taint {node-role.kubernetes.io/master: }"),
+            [
+                unscheduled(
+                    "0/4 nodes are available: 1 node(s) had taint {node-role.kubernetes.io/master: }, that the pod "
+                    "didn't tolerate, 3 node(s) didn't match Pod's node affinity/selector."
+                )
+            ],
+        ),
+        Case(
+            "the claim is not bound",
+            Category.UNSCHEDULABLE_VOLUME,
+            Level.STUCK,
+            ("its volume is not bound",),
+            [unscheduled("0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.")],
+        ),
+        Case(
+            "the pod waits in a queue",
+            Category.QUEUED,
+            Level.PROGRESSING,
+            ("waits in a queue for 4 min",),
+            [unscheduled("Scheduling is blocked due to non-empty scheduling gates", "SchedulingGated")],
+        ),
+        Case(
+            "the image is pulled",
+            Category.IMAGE_PULLING,
+            Level.PROGRESSING,
+            (f"pulls {IMAGE}",),
+            [main(waiting("ContainerCreating"))],
+            [("Pulling", f'Pulling image "{IMAGE}"', "Pod", "0")],
+        ),
+        Case(
+            "the image is not there",
+            Category.IMAGE_PULL_FAILED,
+            Level.STUCK,
+            (f"{IMAGE} is not pulled",),
+            [main(waiting("ImagePullBackOff", f'Back-off pulling image "{IMAGE}": not found'))],
+        ),
+        Case(
+            "the image's name is none",
+            Category.INVALID_IMAGE,
+            Level.FAILED,
+            ("is no image to run",),
+            [main(waiting("InvalidImageName", "couldn't parse image reference"))],
+        ),
+        Case(
+            "a secret is missing",
+            Category.CONTAINER_CONFIG,
+            Level.STUCK,
+            ('secret "hf-token" not found',),
+            [main(waiting("CreateContainerConfigError", 'secret "hf-token" not found'))],
+        ),
+        Case(
+            "a volume is not mounted",
+            Category.MOUNT_FAILED,
+            Level.STUCK,
+            ("waits for a volume", 'configmap "tables" not found'),
+            [main(waiting("ContainerCreating"))],
+            [("FailedMount", 'MountVolume.SetUp failed for volume "t": configmap "tables" not found', "Pod", "0")],
+        ),
+        Case(
+            "the model is downloaded",
+            Category.STORAGE_DOWNLOADING,
+            Level.PROGRESSING,
+            ("downloads the model for 5 min",),
+            [storage(running(320))],
+        ),
+        Case(
+            "the download hangs",
+            Category.STORAGE_HANGS,
+            Level.STUCK,
+            ("downloading the model for 40 min without an end",),
+            [storage(running(2400))],
+        ),
+        Case(
+            "the storage initializer runs out of memory",
+            Category.STORAGE_OUT_OF_MEMORY,
+            Level.FAILED,
+            ("storage-initializer was killed", "limit of 1Gi"),
+            [storage(crashed(1, 137, "OOMKilled"))],
+        ),
+        Case(
+            "the storage initializer fails for good",
+            Category.STORAGE_FAILED,
+            Level.FAILED,
+            ("storage-initializer fails (exit code 1, 3 restarts)", "RepositoryNotFoundError"),
+            [storage(crashed(3, 1, message="requests.RepositoryNotFoundError: 404 Client Error: no such model\n"))],
+        ),
+        Case(
+            "the weights are loaded",
+            Category.LOADING,
+            Level.PROGRESSING,
+            ("loads the model for 7 min",),
+            [main(running(430, started=False))],
+        ),
+        Case(
+            "the weights are loaded, past KServe's ten minutes",
+            Category.LOADING,
+            Level.PROGRESSING,
+            ("loads the model for 12 min",),
+            [main(running(750, started=False))],
+            status={"conditions": [condition("PredictorReady", "False", reason="ProgressDeadlineExceeded")]},
+        ),
+        Case(
+            "the probe fails after the start",
+            Category.PROBE_FAILING,
+            Level.STUCK,
+            ("fails its probe", "HTTP probe failed with statuscode: 503"),
+            [main(running(430, started=True))],
+            [("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503", "Pod", "0")],
+        ),
+        Case(
+            "it crashed once",
+            Category.CRASH_LOOP,
+            Level.STUCK,
+            ("crashes (exit code 1, 1 restarts)",),
+            [main({**running(3), "restartCount": 1, "lastState": ended(1)})],
+        ),
+        Case(
+            "it crashes again and again",
+            Category.CRASH_LOOP,
+            Level.FAILED,
+            ("crashes (exit code 1, 4 restarts)", "ValueError: No available memory for the cache blocks."),
+            [main(crashed(4, 1, message=TRACE))],
+        ),
+        Case(
+            "it runs out of memory",
+            Category.OUT_OF_MEMORY,
+            Level.FAILED,
+            ("kserve-container was killed", "limit of 128Gi"),
+            [main(crashed(1, 137, "OOMKilled"))],
+        ),
+        Case(
+            "it was evicted",
+            Category.EVICTED,
+            Level.STUCK,
+            ("was evicted",),
+            [{"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: ephemeral-storage."}],
+        ),
+        Case(
+            "it was evicted, and its successor loads",
+            Category.LOADING,
+            Level.PROGRESSING,
+            ("loads the model",),
+            [
+                {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
+                main(running(10, started=False)),
+            ],
+        ),
+        Case(
+            "the quota is used up",
+            Category.QUOTA_EXCEEDED,
+            Level.STUCK,
+            ("a quota is used up",),
+            events=[
+                (
+                    "FailedCreate",
+                    'pods "x" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: 8',
+                    "ReplicaSet",
+                    "5f7d",
+                )
+            ],
+        ),
+        Case(
+            "a policy refuses the pod",
+            Category.POD_REFUSED,
+            Level.STUCK,
+            ("it is refused",),
+            events=[("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "restricted"', "ReplicaSet", "5f7d")],
+        ),
+        Case(
+            "the model does not load",
+            Category.MODEL_LOAD_FAILED,
+            Level.FAILED,
+            ("ModelLoadFailed (exit code 1)", "unsupported architecture"),
+            status={
+                "modelStatus": model_status(
+                    "BlockedByFailedLoad", "ModelLoadFailed", "unsupported architecture", since_s=-5, code=1
+                )
+            },
+        ),
+        Case(
+            "the spec is invalid",
+            Category.INVALID_SPEC,
+            Level.FAILED,
+            ("NoSupportingRuntime", "no runtime"),
+            status={"modelStatus": model_status("InvalidSpec", "NoSupportingRuntime", "no runtime", since_s=-5)},
+        ),
+        Case(
+            "the spec before was invalid",
+            Category.INVALID_SPEC,
+            Level.STUCK,
+            ("NoSupportingRuntime",),
+            status={"modelStatus": model_status("InvalidSpec", "NoSupportingRuntime", "no runtime", since_s=900)},
+        ),
+        Case(
+            "the spec before did not load, this one does",
+            Category.LOADING,
+            Level.PROGRESSING,
+            ("loads the model",),
+            [main(running(10, started=False))],
+            status={"modelStatus": model_status("BlockedByFailedLoad", "ModelLoadFailed", "no", since_s=900)},
+        ),
+        Case(
+            "the presets cannot be combined",
+            Category.INVALID_SPEC,
+            Level.FAILED,
+            ("CombineBaseError", "no such base"),
+            status={
+                "conditions": [
+                    condition("PresetsCombined", "False", reason="CombineBaseError", message="no such base", since_s=-5)
+                ]
+            },
+            kind="LLMInferenceService",
+        ),
+        Case(
+            "the controller has said nothing yet",
+            Category.WAITING_FOR_CONTROLLER,
+            Level.PROGRESSING,
+            ("has no pod of its present spec",),
+        ),
+        Case(
+            "old pods are ready, new ones are not there",
+            Category.WAITING_FOR_CONTROLLER,
+            Level.PROGRESSING,
+            ("has no pod of its present spec",),
+            [READY],
+            status=IS_READY,
+            hashes=[OLD_HASH],
+        ),
+        Case(
+            "old pods serve beside the new ones",
+            Category.ROLLING_OUT,
+            Level.PROGRESSING,
+            ("still has pods of its last spec",),
+            [READY, READY],
+            status=IS_READY,
+            hashes=[HASH, OLD_HASH],
+        ),
+        Case(
+            "the pods are ready and the route is not",
+            Category.ROUTE_NOT_READY,
+            Level.STUCK,
+            ("has pods but no route",),
+            [READY],
+            status={
+                "conditions": [
+                    condition("IngressReady", "False", reason="Gateway", message="no gateway"),
+                    condition("Ready", "False"),
+                ]
+            },
+        ),
+        Case(
+            "an LLMInferenceService without a router",
+            Category.ROUTE_NOT_READY,
+            Level.STUCK,
+            ("has pods but no route",),
+            [READY],
+            status={
+                "conditions": [
+                    condition("RouterReady", "False", reason="GatewaysNotReady", message="gateway g is not programmed"),
+                    condition("Ready", "False"),
+                ]
+            },
+            kind="LLMInferenceService",
+        ),
+        Case(
+            "it is stopped",
+            Category.STOPPED,
+            Level.FAILED,
+            ("is stopped and holds no GPU",),
+            annotations={"serving.kserve.io/stop": "true"},
+        ),
+        Case("it is ready", Category.READY, Level.READY, ("is ready: 1 pods",), [READY], status=IS_READY),
+        Case(
+            "an LLMInferenceService is ready",
+            Category.READY,
+            Level.READY,
+            ("is ready: 1 pods",),
+            [READY],
+            status=IS_READY,
+            kind="LLMInferenceService",
+        ),
+    )
+    return {case.id: case for case in made}

@@ -11,6 +11,8 @@ from m4rag.cli.demo import demo
 from m4rag.cli.doctor import doctor
 from m4rag.errors import M4ragError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="m4rag",
     help="Multilingual, multimodal RAG that measures whether retrieval helps before it serves it.",
@@ -42,6 +44,7 @@ def main() -> None:
     except M4ragError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            print("interrupted: the same command continues where this one stopped", file=sys.stderr)
+        raise

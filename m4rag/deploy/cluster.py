@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
-from m4rag.deploy.refusals import Again, Gone, NotFound, refusal
+from m4rag.deploy.refusals import Again, Gone, NotFound, Unexplained, refusal
 from m4rag.errors import BadData, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -217,7 +217,12 @@ class Cluster:
     def _apply(self, manifest: Object, query: Mapping[str, str]) -> Object:
         kind = kind_of(manifest)
         path = self._path(kind, manifest["metadata"]["name"])
-        return self._json("PATCH", path, kind, query, manifest, content="application/apply-patch+yaml")
+        try:
+            return self._json("PATCH", path, kind, query, manifest, content="application/apply-patch+yaml")
+        except Unexplained:
+            # What an account lacks is `create`: an apply that would need it is refused without a word. A create is not.
+            self._json("POST", self._path(kind), kind, {"dryRun": "All"}, manifest)
+            raise
 
     def get(self, kind: Kind, name: str) -> Object | None:
         """The object of that name, None if there is none.
@@ -283,13 +288,14 @@ class Cluster:
             raise Expired from None
 
     def delete(self, kind: Kind, name: str) -> bool:
-        """Delete an object once all that it owns is gone (foreground); False if there is none.
+        """Delete an object; False if there is none. A service stays until all that it owns is gone (foreground).
 
         Raises:
             Unavailable: The account may not, or the server is gone.
         """
         try:
-            self._json("DELETE", self._path(kind, name), kind, {"propagationPolicy": "Foreground"})
+            propagation = "Foreground" if kind in SERVICES else "Background"
+            self._json("DELETE", self._path(kind, name), kind, {"propagationPolicy": propagation})
         except NotFound:
             return False
         return True

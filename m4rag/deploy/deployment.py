@@ -12,13 +12,21 @@ from pydantic import SecretStr
 
 from m4rag.deploy import names
 from m4rag.deploy.causes import Diagnosis
-from m4rag.deploy.cluster import POD, SERVICES, Cluster, kind_of
-from m4rag.deploy.crd import CRDFields, of_openapi
+from m4rag.deploy.cluster import (
+    INFERENCE_SERVICE,
+    LLM_INFERENCE_SERVICE,
+    POD,
+    SERVICES,
+    SERVING_RUNTIME,
+    Cluster,
+    kind_of,
+)
+from m4rag.deploy.crd import GROUP, LLM_VERSIONS, CRDFields, of_openapi
 from m4rag.deploy.diagnosis import diagnose, spec_hash
 from m4rag.deploy.observation import explained, observed, pods_of
 from m4rag.deploy.pods import name_of
 from m4rag.deploy.proof import Proof, prove
-from m4rag.deploy.vlm_service import Owner, VLMService, render
+from m4rag.deploy.vlm_service import Owner, Profile, VLMService, render
 from m4rag.deploy.waiting import wait_ready
 from m4rag.errors import CheckFailed, Unavailable, UsageError
 
@@ -26,6 +34,7 @@ Object = dict[str, Any]
 Outcome = Literal["created", "changed", "unchanged"]
 
 WAIT_S = 3600.0
+DESCRIBED_IN_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def deploy(
     """
     if service.namespace != cluster.namespace:
         raise UsageError(f"a service for {service.namespace}, and a connection to {cluster.namespace}")
-    *runtimes, manifest = render(service, fields(cluster))
+    *runtimes, manifest = render(service, fields(cluster, service.profile))
     before = _existing(cluster, manifest, say, wait_s)
     for runtime in runtimes:
         cluster.apply(runtime)
@@ -137,9 +146,31 @@ def deploy(
     )
 
 
-def fields(cluster: Cluster) -> CRDFields:
-    """What the cluster's KServe understands, from the server's own description, which every account may read."""
-    return of_openapi(cluster.raw("/openapi/v2"))
+def fields(cluster: Cluster, profile: Profile) -> CRDFields:
+    """What the cluster's KServe understands, from the server's own descriptions, which every account may read.
+
+    The fields of LLMInferenceService are looked up for that profile only: they are in a document of megabytes.
+
+    Raises:
+        Unavailable: The server has the kind and does not describe it within two minutes of being asked.
+    """
+    deadline = time.monotonic() + DESCRIBED_IN_S
+    served = {version: cluster.served(f"{GROUP}/{version}") or frozenset() for version in (*LLM_VERSIONS, "v1beta1")}
+    llm_version = next((one for one in LLM_VERSIONS if LLM_INFERENCE_SERVICE.plural in served[one]), None)
+    inference_service = INFERENCE_SERVICE.plural in served["v1beta1"] and SERVING_RUNTIME.plural in served["v1alpha1"]
+    if llm_version is None or profile == "InferenceService":
+        return CRDFields(inference_service, llm_version, llm_rollout_strategy=False, llm_scaling_keda=False)
+    # A server describes a kind some time after it began to serve it. Without the description the spec would be another
+    # than the one that is deployed, and the pods would be replaced.
+    while (found := of_openapi(cluster.raw("/openapi/v2"))).llm_version != llm_version:
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the API server serves LLMInferenceService {llm_version} but does not describe it",
+                where=cluster.url,
+                remedy="See whether its CRD is accepted: `kubectl get crd -o yaml`.",
+            )
+        time.sleep(2.0)
+    return found
 
 
 def conditions(cluster: Cluster, *, run: str | None = None, name: str | None = None) -> list[Condition]:

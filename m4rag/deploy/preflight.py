@@ -86,7 +86,7 @@ def _server(cluster: Cluster) -> Row:
 
 
 def _crds(cluster: Cluster, profile: Profile) -> Iterable[Row]:
-    found = fields(cluster)
+    found = fields(cluster, profile)
     if profile == "InferenceService":
         if found.inference_service:
             yield Row("KServe", "ok", "InferenceService v1beta1, ServingRuntime v1alpha1")

@@ -29,6 +29,10 @@ class Denied(Unavailable):
     """The account may not do it."""
 
 
+class Unexplained(Unavailable):
+    """Forbidden, and the server does not say what."""
+
+
 class Gone(Unavailable):
     """The server forgot the version asked for."""
 
@@ -84,6 +88,12 @@ def _denied(message: str, subject: str) -> M4ragError:
                 f"Let a Role allow it `{found['verb']}` on `{resource}`: the chart's Roles have all that m4rag needs, "
                 "and `m4rag deploy preflight` lists what is missing."
             ),
+        )
+    if message.rstrip().endswith("is forbidden:"):
+        return Unexplained(
+            "the account may not do it, and the server does not say which verb is missing",
+            where=subject,
+            remedy="See which with `m4rag deploy preflight`.",
         )
     # Quotas and admission webhooks answer 403 as well, in words of their own.
     return CheckFailed(f"the cluster does not admit it: {message}", where=subject, remedy="Do as the message says.")

@@ -75,21 +75,28 @@ def reap(cluster: Cluster, now: datetime) -> list[Removed]:
         BadData: An `expires-at` is no time; names the object. The others were deleted.
         Unavailable: The account may not, or the server is gone.
     """
-    removed, trouble = [], None
+    removed: list[Removed] = []
+    trouble: BadData | None = None
     for kind, thing in _deployed(cluster, names.MANAGED):
-        expires = (thing["metadata"].get("annotations") or {}).get(names.EXPIRES_AT)
-        if expires is None or "deletionTimestamp" in thing["metadata"]:
-            continue
         try:
-            expired = names.parse_timestamp(expires, f"{kind.name} {name_of(thing)}") <= now
+            expired = _expired(kind, thing, now)
         except BadData as error:
             trouble = error
             continue
-        if expired:
+        # A runtime says nothing of an expiry: it goes with the service that it is named after.
+        if expired or (kind is SERVING_RUNTIME and name_of(thing) in {one.name for one in removed}):
             removed.append(_delete(cluster, kind, thing))
     if trouble is not None:
         raise trouble
     return removed
+
+
+def _expired(kind: Kind, thing: Object, now: datetime) -> bool:
+    """Whether a service's time is over and nobody has begun to delete it."""
+    expires = (thing["metadata"].get("annotations") or {}).get(names.EXPIRES_AT)
+    if expires is None or "deletionTimestamp" in thing["metadata"]:
+        return False
+    return names.parse_timestamp(expires, f"{kind.name} {name_of(thing)}") <= now
 
 
 def _deployed(cluster: Cluster, selector: str) -> list[tuple[Kind, Object]]:

@@ -74,8 +74,12 @@ class ControlPlane:
         headers = {"Authorization": f"Bearer {_token('admin')}", "Content-Type": kind}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         context = ssl.create_default_context(cafile=str(self.authority))
-        with urllib.request.urlopen(request, context=context, timeout=30) as answer:
-            found: Object = json.loads(answer.read())
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+                found: Object = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            error.add_note(error.read().decode(errors="replace"))
+            raise
         return found
 
     def grant(self, namespace: str, account: str, rules: Sequence[Mapping[str, Any]], *, cluster: bool = False) -> None:
@@ -87,6 +91,7 @@ class ControlPlane:
         written = [
             {"apiGroups": [rule["group"]], "resources": list(rule["resources"]), "verbs": list(rule["verbs"])}
             for rule in rules
+            if rule["verbs"]  # a rule must have one
         ]
         apply = "application/apply-patch+yaml"
         granted = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": role, "metadata": {"name": name}}
@@ -203,7 +208,7 @@ def _wait_until_ready(server: ControlPlane, running: Sequence[subprocess.Popen[b
 
 
 def _install_crds(server: ControlPlane) -> None:
-    crds = [json.loads(gzip.decompress(path.read_bytes())) for path in sorted(CRDS.glob("*.json.gz"))]
+    crds = [json.loads(gzip.decompress(path.read_bytes())) for path in sorted(CRDS.glob("*.json.gz"), key=_turn)]
     assert crds, f"no CRDs in {CRDS}"
     for crd in crds:
         server.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
@@ -219,3 +224,9 @@ def _install_crds(server: ControlPlane) -> None:
             except urllib.error.HTTPError:
                 assert time.monotonic() < deadline, f"{path} is not served"
                 time.sleep(0.1)
+
+
+def _turn(path: Path) -> tuple[bool, str]:
+    """Those that are deployed first: a server takes seconds to describe each (/openapi/v2), one after the other."""
+    first = ("servingruntimes", "inferenceservices", "llminferenceservices")
+    return not path.name.removeprefix("serving.kserve.io_").startswith(tuple(f"{one}.json" for one in first)), path.name

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from content_server import model_server
-from deploy_cases import CASES, Case, objects
+from deploy_cases import Case, cases, objects
 from integration.control_plane import ControlPlane
 from integration.kserve_player import Player, playing
 
@@ -29,7 +29,7 @@ from m4rag.deploy.vlm_service import Profile, VLMService
 from m4rag.errors import BadData, CheckFailed, Unavailable, UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODEL = "qwen2.5-vl-7b"
+MODEL = "qwen2-5-vl-7b"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IMAGE = f"registry.example/vllm@sha256:{'0' * 64}"
 
@@ -127,9 +127,9 @@ def test_the_same_spec_changes_nothing_and_another_rolls(
 ) -> None:
     kind = INFERENCE_SERVICE if profile == "InferenceService" else LLM_INFERENCE_SERVICE
     made = service(namespace, profile=profile)
-    first = put(cluster, made)
+    first = put(cluster, made.model_copy(update={"expires_at": datetime.now(UTC) + timedelta(hours=1)}))
     generation = cluster.get(kind, made.name)["metadata"]["generation"]  # type: ignore[index]
-    second = put(cluster, made.model_copy(update={"expires_at": datetime.now(UTC) + timedelta(hours=1)}))
+    second = put(cluster, made.model_copy(update={"expires_at": datetime.now(UTC) + timedelta(hours=2)}))
     kept = cluster.get(kind, made.name)
     assert kept is not None
     assert (first.outcome, second.outcome) == ("created", "unchanged")
@@ -137,7 +137,7 @@ def test_the_same_spec_changes_nothing_and_another_rolls(
     assert names.EXPIRES_AT in kept["metadata"]["annotations"]
     assert player.pods == 1
 
-    third = put(cluster, made.model_copy(update={"timeout_s": 300}))
+    third = put(cluster, made.model_copy(update={"timeout_s": 300, "expires_at": datetime.now(UTC)}))
     assert (third.outcome, player.pods) == ("changed", 2)
     assert third.spec != first.spec
 
@@ -186,23 +186,24 @@ def created(server: ControlPlane, namespace: str, case: Case, name: str) -> None
 
 
 def test_every_state_is_told_by_the_command(control_plane: ControlPlane, namespace: str) -> None:
-    cases = {f"case-{number}": case for number, case in enumerate(CASES)}
-    for name, case in cases.items():
-        created(control_plane, namespace, case, name)
+    made = {f"case-{number}": case for number, case in enumerate(cases().values())}
+    for name, case in made.items():
+        created(control_plane, namespace, cases()[case.id], name)  # with times that count from now
     control_plane.grant(namespace, "audit", [rule.model_dump() for rule in permissions.rules("audit")])
     found = json.loads(m4rag(control_plane, namespace, "status", "--json", account="audit").stdout)
     told = {one["name"]: one["diagnosis"] for one in found}
-    assert told.keys() == cases.keys()
-    for name, case in cases.items():
+    assert told.keys() == made.keys()
+    for name, case in made.items():
         assert (told[name]["category"], told[name]["level"]) == (case.category, case.level), case.id
         assert [words for words in case.says if words not in told[name]["summary"]] == [], case.id
 
     shown = m4rag(control_plane, namespace, "status", account="audit")
     assert shown.returncode == 1
     assert shown.stderr == ""
-    for one in told.values():
-        assert one["summary"] in shown.stdout
-        assert one["resolution"] in shown.stdout
+    for name, case in made.items():
+        one = shown.stdout.split(f" {name}: {case.level} ({case.category})\n")[1].split("Service case-")[0]
+        assert [words for words in case.says if words not in one] == [], case.id
+        assert told[name]["resolution"] in one
 
 
 def test_waiting_ends_where_it_cannot_help(
@@ -445,7 +446,7 @@ def test_each_right_of_the_others_is_needed(
 ) -> None:
     rules = permissions.rules(account)
     # One of each kind that has expired, with a pod that is not ready.
-    loading = next(case for case in CASES if case.id == "the weights are loaded")
+    loading = cases()["the weights are loaded"]
     for number, kind in enumerate((INFERENCE_SERVICE, LLM_INFERENCE_SERVICE)):
         expired = {names.EXPIRES_AT: "2026-01-01T00:00:00Z"}
         made = Case(**{**vars(loading), "kind": kind.name, "annotations": expired})
@@ -454,9 +455,8 @@ def test_each_right_of_the_others_is_needed(
         "apiVersion": SERVING_RUNTIME.api_version,
         "kind": "ServingRuntime",
         "metadata": {
-            "name": "expired",
+            "name": "expired-0",
             "labels": {names.MANAGED_BY: names.MANAGER},
-            "annotations": {names.EXPIRES_AT: "2026-01-01T00:00:00Z"},
         },
         "spec": {"containers": [{"name": "kserve-container", "image": "i"}]},
     }
