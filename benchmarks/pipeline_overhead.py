@@ -3,7 +3,7 @@
     python benchmarks/pipeline_overhead.py
 
 Compiling is the whole command in a process of its own, beside `import kfp` alone in another. A run has five steps that
-follow each other and each work for half a second; its time beyond their work is printed as a share of that work.
+follow each other and each work for half a second; what is printed is the time beyond that work.
 """
 
 import subprocess
@@ -57,7 +57,9 @@ def main() -> None:
             started = time.perf_counter()
             run_local(path, {}, Path(scratch) / str(number))
             beyond = time.perf_counter() - started - STEPS * WORK_S
-            print(f"five steps     {beyond:.2f} s beyond {STEPS * WORK_S:.1f} s of work ({beyond / STEPS:.2f} s a step)")
+            print(
+                f"five steps     {beyond:.2f} s beyond {STEPS * WORK_S:.1f} s of work ({beyond / STEPS:.2f} s a step)"
+            )
 
 
 if __name__ == "__main__":

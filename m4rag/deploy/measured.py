@@ -18,8 +18,8 @@ from m4rag.errors import UsageError
 from m4rag.parameters import from_params
 from m4rag.settings import Settings
 
-EXPIRES = timedelta(hours=24)
-"""When anybody may remove what a killed run left; longer than a run's steps may take together."""
+EXPIRES = timedelta(hours=48)
+"""When anybody may remove what a killed run left; a run's steps may take 32 hours together, and some are retried."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def serve(
 ) -> Endpoint:
     """Deploy a model for a run and prove that it answers; or find the one that M4RAG_VLM_URL names.
 
-    What is deployed belongs to the workflow of this pod, where there is one, and expires after 24 hours.
+    What is deployed belongs to the workflow of this pod, where there is one, and expires after 48 hours.
 
     Args:
         fields: Those of `Wanted`; none for the model that M4RAG_VLM_URL names.

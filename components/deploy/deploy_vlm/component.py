@@ -18,7 +18,7 @@ from components import IMAGE
 def deploy_vlm(endpoint: dsl.Output[dsl.Artifact], wanted: dict, run: str, placement: dsl.TaskConfig) -> None:
     """Deploy a model on KServe, wait until it is ready, and prove that it answers about a picture.
 
-    Reads M4RAG_VLLM_IMAGE. The service goes with its workflow, and after 24 hours at the latest.
+    Reads M4RAG_VLLM_IMAGE. The service goes with its workflow, and after 48 hours at the latest.
 
     Args:
         endpoint: The model. Metadata: url, service, model, uri, images, seconds of waiting by phase.
