@@ -29,11 +29,12 @@ class Settings(BaseSettings):
         vlm_url: OpenAI-compatible base URL (ending in `/v1`) of the vision-language model; unset means
             that commands which need one start the embedded one.
         vlm_api_key: Bearer token for it.
+        judge_url: The same of the model that judges passages; unset means the model under test.
         vlm_timeout_s: Seconds before one generation is given up.
         vlm_concurrency: Requests in flight at most; fewer while the server sheds load.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
-        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` runs.
+        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` and pipelines run.
     """
 
     model_config = SettingsConfigDict(
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
     mlflow_experiment: str = "m4rag"
     vlm_url: str | None = None
     vlm_api_key: SecretStr | None = None
+    judge_url: str | None = None
     vlm_timeout_s: float = Field(120.0, gt=0)
     vlm_concurrency: int = Field(32, ge=1, le=1024)
     embedding_url: str | None = None

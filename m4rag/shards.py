@@ -261,6 +261,7 @@ def map_folder(
     function: Callable[[list[Any]], Sequence[R]],
     made_by: Manifest,
     *,
+    files: Sequence[DataFile] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Make one output part of every input part; parts that a killed call finished are not computed again.
@@ -271,7 +272,8 @@ def map_folder(
         folder: Target.
         model: Row model of the target.
         function: Input rows of one part to output rows.
-        made_by: Identity of the step; must name the source's digest among its inputs.
+        made_by: Identity of the step; must name the digest of the parts among its inputs.
+        files: The parts of the source to read; None for all.
         progress: Called with the number of input rows after each part.
 
     Returns:
@@ -281,7 +283,7 @@ def map_folder(
     if finished is not None:
         return finished
     done = _finished_parts(folder)
-    files = Manifest.read(source).files
+    files = Manifest.read(source).files if files is None else files
     for file in files:
         if file.name not in done:
             done[file.name] = write_rows(

@@ -27,9 +27,9 @@ from m4rag.bench.contexts import (
     needs_gold,
     retrieves,
 )
-from m4rag.bench.runs import IndexIdentity, ModelIdentity, RunPlan
+from m4rag.bench.runs import IndexIdentity, ModelIdentity, RunPlan, home_folder
 from m4rag.errors import BadData, UsageError
-from m4rag.manifests import MANIFEST, digest, file_digest, rows_digest, short, write_atomic
+from m4rag.manifests import MANIFEST, digest, file_digest, rows_digest, write_atomic
 from m4rag.progress import Progress
 from m4rag.schema import Answer, Document, Question
 from m4rag.settings import Settings
@@ -128,7 +128,21 @@ def check(request: Request) -> None:
 
 
 def run(request: Request, settings: Settings, server: AbstractContextManager[str], progress: Progress) -> Path:
-    """Run, or continue, a benchmark.
+    """Run, or continue, a benchmark: `ask`, then `finish`.
+
+    Returns:
+        The run folder with answers, scores and report.
+
+    Raises:
+        M4ragError: Anything a user can act on; what was done is kept and the same request continues.
+    """
+    folder = ask(request, settings, server, progress)
+    finish(folder)
+    return folder
+
+
+def ask(request: Request, settings: Settings, server: AbstractContextManager[str], progress: Progress) -> Path:
+    """Put the questions to the model, or continue.
 
     Args:
         request: What to run; checked first.
@@ -137,7 +151,7 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
         progress: Shows long work.
 
     Returns:
-        The run folder with answers, scores and report.
+        The run folder with answers; `finish` scores them.
 
     Raises:
         M4ragError: Anything a user can act on; what was done is kept and the same request continues.
@@ -155,21 +169,20 @@ def run(request: Request, settings: Settings, server: AbstractContextManager[str
         gold = _gold(request, questions)
         vlm_url = stack.enter_context(server)
 
-        def ask(work: Callable[[VlmClient], Awaitable[T]]) -> T:
+        def with_model(work: Callable[[VlmClient], Awaitable[T]]) -> T:
             return asyncio.run(with_client(settings, vlm_url, work))
 
-        model = ask(lambda client: identify(client, request.dataset))
+        model = with_model(lambda client: identify(client, request.dataset))
         plan = _plan(request, questions, inputs, model, indexes, prompts_digest)
-        folder = request.output or settings.home / "runs" / f"{request.dataset}-{short(plan.digest)}"
+        folder = request.output or home_folder(plan, settings.home)
         runner.prepare(folder, plan, questions)
         if CAPTION_QUERY in plan.settings:
-            ask(lambda client: runner.write_captions(folder, plan, client, progress))
+            with_model(lambda client: runner.write_captions(folder, plan, client, progress))
         with_context = [setting for setting in plan.settings if has_context(setting)]
         if with_context:
             with progress("contexts", len(questions) * len(with_context), 0) as advance:
                 runner.write_contexts(folder, plan, gold=gold, searches=searches, progress=advance)
-        ask(lambda client: runner.answer(folder, plan, client, progress))
-    finish(folder)
+        with_model(lambda client: runner.answer(folder, plan, client, progress))
     return folder
 
 

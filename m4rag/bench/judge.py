@@ -39,13 +39,37 @@ def judge_run(
     with_answer: bool = True,
     sampling: Sampling = GREEDY,
 ) -> Relevance:
-    """Judge the passages of a finished run, then score it and write its report again.
+    """Judge the passages of a run, then score it and write its report again: `judge_passages`, then `finish`.
+
+    Raises:
+        UsageError: No setting of the run shows a passage.
+        BadData: The run is incomplete.
+        Unavailable: The server is gone; what was judged is kept.
+    """
+    judge_passages(run_folder, settings, url, progress, with_answer=with_answer, sampling=sampling)
+    finish(run_folder)
+    relevance = read_relevance(run_folder)
+    if relevance is None:
+        raise RuntimeError("the run was judged and has no relevance")
+    return relevance
+
+
+def judge_passages(
+    run_folder: Path,
+    settings: Settings,
+    url: str,
+    progress: Progress,
+    *,
+    with_answer: bool = True,
+    sampling: Sampling = GREEDY,
+) -> None:
+    """Judge the passages of a run; `m4rag.bench.benchmark.finish` makes scores of that.
 
     Interrupted, the same call continues; repeated, it asks only what failed. The same run judged by another model, or
     in the other way, is judged from the start and the newer judgements replace the older ones once they are complete.
 
     Args:
-        run_folder: What `benchmark.run` made.
+        run_folder: What `benchmark.ask` made.
         settings: How the judge is called.
         url: Base URL of the judge's server.
         progress: Shows long work.
@@ -81,11 +105,6 @@ def judge_run(
         log.complete(wanted, sampling.samples)
 
     asyncio.run(with_client(settings, url, judging))
-    finish(run_folder)
-    relevance = read_relevance(run_folder)
-    if relevance is None:
-        raise RuntimeError("the run was judged and has no relevance")
-    return relevance
 
 
 async def _ask(

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from m4rag.bench.relevance import Bin, Relevance
 
 
-SEVERAL = 0.7
-"""Temperature at which several samples are drawn where none is named, as in the paper on self-consistency."""
-
-
 class Told(StrEnum):
     """Whether the judge is told the right answer."""
 
@@ -30,7 +26,10 @@ class Told(StrEnum):
 def judge_command(
     run: Annotated[Path, typer.Argument(help="Run folder that `m4rag bench run` made.", metavar="RUN")],
     vlm_url: Annotated[
-        str | None, typer.Option(help="OpenAI-compatible server of the judge. Default: M4RAG_VLM_URL, else embedded.")
+        str | None,
+        typer.Option(
+            help="OpenAI-compatible server of the judge. Default: M4RAG_JUDGE_URL, else M4RAG_VLM_URL, else embedded."
+        ),
     ] = None,
     answer: Annotated[
         Told, typer.Option(help="shown: the judge knows the right answer, as published; hidden: as when serving.")
@@ -55,9 +54,9 @@ def judge_command(
     from m4rag.settings import settings
     from m4rag.vlm.local import served
 
-    sampling = Sampling(samples, (SEVERAL if samples > 1 else 0.0) if temperature is None else temperature)
+    sampling = Sampling.times(samples) if temperature is None else Sampling(samples, temperature)
     pairs(run, RunPlan.read(run))  # a folder that can't be judged is refused before any server is started
-    with served(settings(), vlm_url, say) as url:
+    with served(settings(), vlm_url or settings().judge_url, say) as url:
         relevance = judge_run(run, settings(), url, progress, with_answer=answer is Told.SHOWN, sampling=sampling)
     recorded = record_run(run, settings())
     payload: dict[str, Any] = {

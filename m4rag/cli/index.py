@@ -93,6 +93,7 @@ def search_command(
     from dataclasses import asdict
 
     from m4rag.encoders import Query
+    from m4rag.index.evaluation import known_channel
     from m4rag.index.search import encoder_of, search
     from m4rag.index.store import connect
     from m4rag.settings import settings
@@ -100,7 +101,7 @@ def search_command(
     with connect(settings()) as store:
         name = _index(store, index)
         description = store.describe(name)
-        wanted = _channel(channel or ("hybrid" if len(description.channels) > 1 else description.channels[0]))
+        wanted = known_channel(channel or ("hybrid" if len(description.channels) > 1 else description.channels[0]))
         found = search(
             store,
             name,
@@ -223,35 +224,21 @@ def eval_command(
     With --dataset every question, with its image where the encoder takes one, must find its gold documents: in the
     whole index, in the question's own language, and in the other languages.
     """
-    from m4rag.datasets import load_questions
-    from m4rag.index.evaluate import SUBSETS, alias_queries, evaluate
-    from m4rag.index.evaluate_questions import SCOPES, evaluate_questions
-    from m4rag.index.search import encoder_of
-    from m4rag.index.store import connect
-    from m4rag.schema import Document
+    from m4rag.index.evaluation import evaluate_index, sets
     from m4rag.settings import settings
-    from m4rag.shards import read_folder
 
     name = _corpus(corpus)
-    documents = read_folder(settings().home / "corpus" / name / "documents", Document)
-    questions = load_questions(dataset, items) if dataset else []
-    queries = [] if dataset else alias_queries(documents)
-    with connect(settings()) as store:
-        target = index or name
-        description = store.describe(target)
-        both = len(description.channels) > 1
-        wanted = [
-            _channel(each) for each in channel or ([*description.channels, "hybrid"] if both else description.channels)
-        ]
-        needs = any(each != "bm25" for each in wanted)
-        using = encoder_of(description, settings(), encoder) if needs else None
-        if dataset:
-            with progress("questions", len(questions)) as advance:
-                report = evaluate_questions(store, target, questions, documents, using, wanted, advance)
-        else:
-            with progress("queries", len({query.text for query in queries})) as advance:
-                report = evaluate(store, target, queries, using, wanted, advance)
-    emit(report, json, lambda console: _render_eval(console, report, SCOPES if dataset else SUBSETS))
+    report = evaluate_index(
+        index or name,
+        settings().home / "corpus" / name / "documents",
+        settings(),
+        progress,
+        dataset=dataset,
+        items=items,
+        channels=channel or (),
+        encoder=encoder,
+    )
+    emit(report, json, lambda console: _render_eval(console, report, sets(dataset)))
 
 
 def _render_eval(console: Console, report: dict[str, Any], sets: Iterable[str]) -> None:
@@ -342,11 +329,3 @@ def _channels(text: str) -> tuple[str, ...]:
     if not asked or asked - set(CHANNELS):
         raise UsageError(f"{text!r} is not a list of channels", remedy=f"Use {', '.join(CHANNELS)} or both.")
     return tuple(channel for channel in CHANNELS if channel in asked)
-
-
-def _channel(text: str) -> Any:
-    from m4rag.index.search import SEARCH_CHANNELS
-
-    if text not in SEARCH_CHANNELS:
-        raise UsageError(f"unknown channel {text!r}", remedy=f"Use {', '.join(SEARCH_CHANNELS)}.")
-    return text

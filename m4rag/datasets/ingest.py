@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,15 +124,12 @@ def ingest_documents(
         )
     folder = home / "corpus" / name / "documents"
     left_out = LeftOut()
+    pictures: dict[str, str] = {}
     if site is not None:
-        config, inputs, documents = _fetched(paths, site, folder.parent / "fetched", left_out, progress)
+        made_by, documents = _fetched(paths, site, folder.parent / "fetched", left_out, progress)
     else:
-        config, inputs = _config(source), _inputs(source, paths)
-        documents = load_documents(source, *paths, left_out=left_out)
-    pictures = _pictures(load_documents(source, *paths)) if source in ILLUSTRATED else {}
-    if pictures:
-        inputs["pictures"] = digest(list(pictures.values()))
-    made_by = Manifest(kind="documents", command="corpus ingest", config=config, inputs=inputs)
+        pictures = _pictures(source, paths)
+        made_by, documents = _plan(source, paths, pictures), load_documents(source, *paths, left_out=left_out)
     unchanged = (folder / MANIFEST).exists() and Manifest.read(folder).identity == made_by.identity
     tally = _Tally()
 
@@ -167,6 +164,32 @@ def ingest_documents(
     )
 
 
+def identity(source: str, paths: Sequence[Path]) -> str:
+    """Digest of all that decides what a corpus read from files will hold: equal digest, equal documents.
+
+    Args:
+        source: A name in `m4rag.datasets.SOURCES`, but not `mediawiki-api`, which reads no files.
+        paths: The files, none for sources inside the package.
+
+    Raises:
+        UsageError: Unknown source, missing or needless paths.
+        BadData: A file is unreadable.
+    """
+    if source == "mediawiki-api":
+        raise UsageError(
+            "mediawiki-api fetches and reads no files", remedy="Run m4rag corpus ingest where it may fetch."
+        )
+    check_source(source, paths)
+    return _plan(source, paths, _pictures(source, paths)).identity
+
+
+def _plan(source: str, paths: Sequence[Path], pictures: dict[str, str]) -> Manifest:
+    inputs = _inputs(source, paths)
+    if pictures:
+        inputs["pictures"] = digest(list(pictures.values()))
+    return Manifest(kind="documents", command="corpus ingest", config=_config(source), inputs=inputs)
+
+
 def _config(source: str) -> dict[str, Any]:
     """What decides the documents beside the files: of wikitext, which code turns it into text."""
     if not source.startswith("mediawiki"):
@@ -178,7 +201,7 @@ def _config(source: str) -> dict[str, Any]:
 
 def _fetched(
     paths: Sequence[Path], site: str, folder: Path, left_out: LeftOut, progress: Progress
-) -> tuple[dict[str, Any], dict[str, str], Iterator[Document]]:
+) -> tuple[Manifest, Iterator[Document]]:
     """Fetch, then read from the disk: what the corpus is made of is the revisions, not the time they were asked for."""
     from m4rag.corpus import mediawiki_api
 
@@ -188,12 +211,15 @@ def _fetched(
     config = {**_config(mediawiki_api.NAME), "wiki": fetched.wiki.model_dump(mode="json")}
     config["wiki"]["left_out"] = sorted(fetched.wiki.left_out)
     inputs = {paths[0].name: file_digest(paths[0]), "pages": rows_digest(fetched.pages())}
-    return config, inputs, mediawiki_api.read_fetched(fetched, left_out)
+    made_by = Manifest(kind="documents", command="corpus ingest", config=config, inputs=inputs)
+    return made_by, mediawiki_api.read_fetched(fetched, left_out)
 
 
-def _pictures(documents: Iterable[Document]) -> dict[str, str]:
+def _pictures(source: str, paths: Sequence[Path]) -> dict[str, str]:
     """Path of each picture that is a file here to its digest, by path: an index changes when a picture does."""
-    names = {document.image for document in documents if document.image}
+    if source not in ILLUSTRATED:
+        return {}
+    names = {document.image for document in load_documents(source, *paths) if document.image}
     return {name: file_digest(Path(name)) for name in sorted(names) if Path(name).is_file()}
 
 

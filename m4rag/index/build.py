@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from m4rag.index import lexical, vectors
 from m4rag.index.collection import CHANNELS, Channel, Description, base_name, check_base, row
 from m4rag.index.store import Store, connect
 from m4rag.index.vectors import read_vectors
-from m4rag.manifests import MANIFEST, Manifest, short
+from m4rag.manifests import MANIFEST, DataFile, Manifest, short
 from m4rag.progress import Progress, silent
 from m4rag.schema import Chunk
 from m4rag.settings import Settings
@@ -68,14 +68,24 @@ class Recipe:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The encoder's own count where it has one."""
-        return (self.encoder.tokenizer if self.encoder else None) or PORTABLE
+        """How its passages are counted."""
+        return tokenizer_of(self.encoder)
 
     @property
     def window(self) -> int:
-        """Tokens of a passage: what was asked for, or what the encoder reads if that is less."""
-        reads = self.encoder.max_tokens if self.encoder else None
-        return self.max_tokens if reads is None else min(self.max_tokens, reads)
+        """Most tokens of its passages."""
+        return window_of(self.encoder, self.max_tokens)
+
+
+def tokenizer_of(encoder: Encoder | None) -> Tokenizer:
+    """The encoder's own count where it has one."""
+    return (encoder.tokenizer if encoder else None) or PORTABLE
+
+
+def window_of(encoder: Encoder | None, max_tokens: int = MAX_TOKENS) -> int:
+    """Tokens of a passage: what was asked for, or what the encoder reads if that is less."""
+    reads = encoder.max_tokens if encoder else None
+    return max_tokens if reads is None else min(max_tokens, reads)
 
 
 @dataclass(frozen=True)
@@ -171,15 +181,13 @@ class Prepared:
 
     Attributes:
         chunks: Folder of passages.
-        cut: Its manifest.
-        vectors: Folder of vectors, None without the dense channel.
+        vectors: Folders of their vectors, each of some parts; none without the dense channel.
         embedded: Passages that this call encoded.
     """
 
     chunks: Path
-    cut: Manifest
-    vectors: Path | None
-    embedded: int
+    vectors: tuple[Path, ...] = ()
+    embedded: int = 0
 
 
 def prepare(documents: Path, home: Path, recipe: Recipe, progress: Progress) -> Prepared:
@@ -195,9 +203,11 @@ def prepare(documents: Path, home: Path, recipe: Recipe, progress: Progress) -> 
         BadData: The corpus or a vector breaks its contract.
         Unavailable: The encoder stopped answering.
     """
-    chunks, cut = _cut(documents, home, recipe, progress)
-    folder, embedded = _embed(chunks, cut, home, recipe, progress)
-    return Prepared(chunks=chunks, cut=cut, vectors=folder, embedded=embedded)
+    chunks = cut(documents, home, recipe.tokenizer, recipe.window, recipe.overlap, progress)
+    if recipe.encoder is None:
+        return Prepared(chunks)
+    folder, embedded = embed(chunks, Manifest.read(chunks).files, home, recipe.encoder, progress)
+    return Prepared(chunks, (folder,), embedded)
 
 
 def write(store: Store, prepared: Prepared, recipe: Recipe, progress: Progress) -> Built:
@@ -213,34 +223,35 @@ def write(store: Store, prepared: Prepared, recipe: Recipe, progress: Progress) 
 
     Raises:
         Unavailable: The Milvus lacks a channel, or stopped answering.
-        BadData: A text does not fit its column, or a passage comes twice.
+        BadData: A text does not fit its column, a passage comes twice, or the vectors are not those of the passages.
     """
     store.capabilities.require(recipe.channels)
-    cut = prepared.cut
-    description = describe(cut, recipe)
-    _warn(store, description, cut, recipe)
-    written = _fill(store, description, prepared, progress)
+    passages = Manifest.read(prepared.chunks)
+    description = describe(passages, recipe)
+    _warn(store, description, passages, recipe)
+    vectors_of = vectors.locate(prepared.chunks, prepared.vectors, recipe.encoder) if recipe.encoder else {}
+    written = _fill(store, description, prepared.chunks, vectors_of, progress)
     served = store.aliases().get(recipe.base)
     if served is None:
         store.point(recipe.base, description.name)
         served = description.name
     return Built(
         description=description,
-        documents=cut.counts["documents"],
-        empty=cut.counts["empty"],
+        documents=passages.counts["documents"],
+        empty=passages.counts["empty"],
         embedded=prepared.embedded,
         written=written,
         served=served,
     )
 
 
-def describe(cut: Manifest, recipe: Recipe) -> Description:
+def describe(passages: Manifest, recipe: Recipe) -> Description:
     """The collection that these passages and this recipe determine."""
     encoder = recipe.encoder
     return Description(
         base=recipe.base,
-        chunks=cut.digest,
-        rows=cut.rows,
+        chunks=passages.digest,
+        rows=passages.rows,
         channels=recipe.channels,
         dim=encoder.dim if encoder else 0,
         encoder=encoder.name if encoder else "",
@@ -251,24 +262,56 @@ def describe(cut: Manifest, recipe: Recipe) -> Description:
     )
 
 
-def _cut(documents: Path, home: Path, recipe: Recipe, progress: Progress) -> tuple[Path, Manifest]:
-    settings = {"max_tokens": recipe.window, "overlap": recipe.overlap}
-    identity = chunking.plan(documents, recipe.tokenizer, **settings).identity
+def cut(documents: Path, home: Path, tokenizer: Tokenizer, max_tokens: int, overlap: int, progress: Progress) -> Path:
+    """Cut a corpus into passages under `<home>/index`, or continue, or find that it is done.
+
+    Args:
+        documents: A complete folder of `Document` rows.
+        home: Where the passages go.
+        tokenizer: Counts tokens.
+        max_tokens: Most tokens of a passage, title included.
+        overlap: Most tokens that a passage repeats of the one before it.
+        progress: Shows long work.
+
+    Returns:
+        The folder of passages.
+
+    Raises:
+        BadData: The corpus breaks its contract.
+    """
+    settings = {"max_tokens": max_tokens, "overlap": overlap}
+    identity = chunking.plan(documents, tokenizer, **settings).identity
     folder = home / "index" / f"chunks-{short(identity)}"
     if not _complete(folder):
         with progress("documents", Manifest.read(documents).rows) as advance:
-            chunking.chunk_corpus(documents, folder, recipe.tokenizer, **settings, progress=advance)
-    return folder, Manifest.read(folder)
+            chunking.chunk_corpus(documents, folder, tokenizer, **settings, progress=advance)
+    return folder
 
 
-def _embed(chunks: Path, cut: Manifest, home: Path, recipe: Recipe, progress: Progress) -> tuple[Path | None, int]:
-    if recipe.encoder is None:
-        return None, 0
-    folder = home / "index" / f"vectors-{short(vectors.plan(chunks, recipe.encoder).identity)}"
+def embed(
+    chunks: Path, parts: Sequence[DataFile], home: Path, encoder: Encoder, progress: Progress
+) -> tuple[Path, int]:
+    """Embed parts of a folder of passages under `<home>/index`, or continue, or find that it is done.
+
+    Args:
+        chunks: The folder of passages.
+        parts: Those of its parts to embed.
+        home: Where the vectors go.
+        encoder: Makes them.
+        progress: Shows long work.
+
+    Returns:
+        The folder of vectors, and how many this call made.
+
+    Raises:
+        BadData: A vector breaks its contract.
+        Unavailable: The encoder stopped answering.
+    """
+    folder = home / "index" / f"vectors-{short(vectors.plan(parts, encoder).identity)}"
     if _complete(folder):
         return folder, 0
-    with progress("vectors", cut.rows) as advance:
-        return folder, vectors.embed(chunks, folder, recipe.encoder, advance)
+    with progress("vectors", sum(part.rows for part in parts)) as advance:
+        return folder, vectors.embed(chunks, parts, folder, encoder, advance)
 
 
 def _complete(folder: Path) -> bool:
@@ -276,7 +319,9 @@ def _complete(folder: Path) -> bool:
     return (folder / MANIFEST).exists() and all((folder / file.name).exists() for file in Manifest.read(folder).files)
 
 
-def _fill(store: Store, description: Description, prepared: Prepared, progress: Progress) -> int:
+def _fill(
+    store: Store, description: Description, chunks: Path, vectors_of: Mapping[str, Path], progress: Progress
+) -> int:
     """Write the rows that are missing, index and load; nothing if nothing is missing."""
     if store.finished(description):
         return 0
@@ -285,7 +330,7 @@ def _fill(store: Store, description: Description, prepared: Prepared, progress: 
         store.create(description)
     written = 0
     with progress("rows", description.rows) as advance:
-        for batch in _batches(description, prepared.chunks, prepared.vectors):
+        for batch in _batches(description, chunks, vectors_of):
             there = store.present(description, [each["chunk_id"] for each in batch]) if resumed else set()
             missing = [each for each in batch if each["chunk_id"] not in there]
             if missing:
@@ -300,11 +345,11 @@ def _fill(store: Store, description: Description, prepared: Prepared, progress: 
     return written
 
 
-def _batches(description: Description, chunks: Path, folder: Path | None) -> Iterator[list[dict[str, Any]]]:
+def _batches(description: Description, chunks: Path, vectors_of: Mapping[str, Path]) -> Iterator[list[dict[str, Any]]]:
     """All rows of a collection, part by part, a write at a time."""
     seen: set[str] = set()
     for file in Manifest.read(chunks).files:
-        dense = read_vectors(folder / file.name, description.dim) if folder else {}
+        dense = read_vectors(vectors_of[file.name], description.dim) if vectors_of else {}
         rows = (_row(description, chunk, dense) for chunk in read_rows(chunks / file.name, Chunk))
         while batch := list(islice(rows, UPSERT_ROWS)):
             for each in batch:
@@ -319,7 +364,7 @@ def _row(description: Description, chunk: Chunk, dense: Mapping[str, NDArray[np.
     return row(chunk, words, dense.get(chunk.chunk_id))
 
 
-def _warn(store: Store, description: Description, cut: Manifest, recipe: Recipe) -> None:
+def _warn(store: Store, description: Description, passages: Manifest, recipe: Recipe) -> None:
     """Say what will work worse than a reader may think."""
     most = store.capabilities.comfortable_rows
     if most is not None and description.rows > most:
@@ -329,7 +374,7 @@ def _warn(store: Store, description: Description, cut: Manifest, recipe: Recipe)
             most,
         )
     trained = recipe.encoder.languages if recipe.encoder else None
-    if trained is not None and (others := sorted(set(cut.counts["languages"]) - set(trained))):
+    if trained is not None and (others := sorted(set(passages.counts["languages"]) - set(trained))):
         log.warning(
             "encoder %s was trained on %s only; its vectors of %s say little",
             description.encoder,
