@@ -79,6 +79,13 @@ lock: setup  ## Resolve requirements/lock.txt again from pyproject.toml
 		--overrides requirements/overrides.txt --no-emit-package torch --no-emit-package torchvision \
 		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 		--output-file requirements/lock.txt
+	@env -u UV_FIND_LINKS $(BIN)/uv pip compile --quiet --universal --python-version 3.11 images/tools.in \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+		--output-file images/tools.txt
+
+.PHONY: images
+images:  ## Build the container images with Docker or Podman; says what their base images must be
+	@$(PYTHON) hack/build_images.py
 
 .PHONY: models
 models: setup  ## Train the reference models again, measure them, write their cards (about two hours on two cores)
