@@ -16,6 +16,9 @@ endif
 # Where the CPU build of torch comes from: a wheel folder if one is configured, else PyTorch's own index.
 TORCH_INDEX ?= $(if $(UV_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
+# A test file a core, at most four: each may start servers of its own.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
 .PHONY: help
@@ -57,12 +60,12 @@ lint: setup  ## Style, types and import contracts
 .PHONY: test-fast
 test-fast: setup  ## Unit tests: no service, seconds
 	$(call say,Unit tests)
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q $(PARALLEL) tests/unit
 
 .PHONY: test-real
 test-real: setup  ## Integration and end-to-end tests on real Milvus, MLflow, vLLM and Chromium: minutes
 	$(call say,Integration and end-to-end tests on real services)
-	@$(BIN)/pytest -q tests/integration tests/e2e
+	@$(BIN)/pytest -q $(PARALLEL) --durations 25 tests/integration tests/e2e
 
 .PHONY: format
 format: setup  ## Rewrite the code in the project's style

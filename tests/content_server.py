@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +44,7 @@ def content_server(refuses: Callable[[str], bool] = lambda prompt: False) -> Ite
 def model_server(say: Callable[[dict[str, Any]], str | None], *names: str) -> Iterator[str]:
     """Base URL of a server that replies to a request's body what `say` makes of it; None refuses the request.
 
-    It lists models of these names, `m` without any.
+    It lists models of these names, `m` without any. Everything it embeds becomes the same vector of four numbers.
     """
 
     async def models(request: web.Request) -> web.Response:
@@ -60,6 +62,11 @@ def model_server(say: Callable[[dict[str, Any]], str | None], *names: str) -> It
             }
         )
 
+    async def embeddings(request: web.Request) -> web.Response:
+        inputs = (await request.json()).get("input", [None])
+        vector = base64.b64encode(struct.pack("<4f", 1.0, 2.0, 3.0, 4.0)).decode()
+        return web.json_response({"data": [{"index": place, "embedding": vector} for place, _ in enumerate(inputs)]})
+
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -68,6 +75,7 @@ def model_server(say: Callable[[dict[str, Any]], str | None], *names: str) -> It
         app = web.Application(client_max_size=2**26)
         app.router.add_get("/v1/models", models)
         app.router.add_post("/v1/chat/completions", completions)
+        app.router.add_post("/v1/embeddings", embeddings)
         runner = web.AppRunner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

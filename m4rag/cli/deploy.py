@@ -111,11 +111,18 @@ def status(
     """Say how the deployed services are, what is wrong and what to do; exit code 1 if one is not ready."""
     from m4rag.deploy import deployment
     from m4rag.deploy.causes import Level
+    from m4rag.errors import CheckFailed
 
     cluster = _connect(kubeconfig, context, namespace)
     found = deployment.conditions(cluster, run=run, name=name)
+    if name is not None and not found:
+        raise CheckFailed(
+            "m4rag deployed no service of that name",
+            where=f"{name} in {cluster.namespace}",
+            remedy="Leave the name out.",
+        )
     emit([asdict(one) for one in found], json, lambda console: _print_conditions(console, found, cluster.namespace))
-    if any(one.diagnosis.level is not Level.READY for one in found) or (name is not None and not found):
+    if any(one.diagnosis.level is not Level.READY for one in found):
         raise typer.Exit(1)
 
 
@@ -209,7 +216,7 @@ def _print_deployed(console: Console, deployed: Deployed) -> None:
     known = [proof.engine, f"{proof.max_model_len} tokens" if proof.max_model_len else ""]
     console.print(f"  model   {' '.join([proof.model, *filter(None, known)])}", soft_wrap=True)
     said = f"{proof.dimension} numbers" if proof.answer is None else repr(proof.answer)
-    console.print(f"  proof   {said} in {proof.latency_ms:.0f} ms", soft_wrap=True)
+    console.print(f"  proof   {said} in {proof.latency_ms:.0f} ms", soft_wrap=True, markup=False)
     console.print(f"  waited  {spent or 'not at all'}", soft_wrap=True)
     for image in deployed.images:
         console.print(f"  image   {image}", soft_wrap=True)
@@ -240,8 +247,11 @@ def _print_removed(console: Console, removed: Sequence[Removed]) -> None:
 
 def _print_rows(console: Console, rows: Sequence[Row]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("check", "state", "detail", "remedy", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("check", "state", "detail", "remedy"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(row.check, row.state, row.detail, row.remedy)
+        table.add_row(*map(Text, (row.check, row.state, row.detail, row.remedy)))
     console.print(table)

@@ -15,7 +15,7 @@ from typing import Any
 
 from m4rag.deploy.causes import Category, Diagnosis, Level, diagnosis
 from m4rag.deploy.names import MANAGER, SPEC
-from m4rag.deploy.pods import LEVELS, Logs, conditions, diagnose_pod, elapsed, is_ready, name_of, parsed
+from m4rag.deploy.pods import LEVELS, Logs, conditions, diagnose_pod, elapsed, is_ready, name_of, parsed, printable
 
 Object = dict[str, Any]
 
@@ -117,7 +117,7 @@ def _refused(service: Object, events: Sequence[Object]) -> Diagnosis | None:
             continue
         if parsed(newest) < applied:
             continue
-        message = " ".join(str(event.get("message")).split())
+        message = " ".join(printable(str(event.get("message"))).split())
         if "exceeded quota" in message:
             return diagnosis(
                 Level.STUCK, Category.QUOTA_EXCEEDED, f"{name_of(service)} gets no pod: a quota is used up", message
@@ -163,7 +163,7 @@ def _reported(
     service: Object, current: Sequence[Object], category: Category, summary: str, message: str, since: datetime | None
 ) -> Diagnosis | None:
     """A reported failure: fatal if newer than the spec, doubtful if older or undated, void if the pods are well."""
-    message = " ".join(message.split())
+    message = " ".join(printable(message).split())
     told = f"{summary}: {message}" if message else summary
     if since is not None and since >= applied_at(service):
         return diagnosis(Level.FAILED, category, told, message)

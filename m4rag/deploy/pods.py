@@ -25,6 +25,7 @@ CONFIG_FAILED = frozenset({"CreateContainerConfigError", "CreateContainerError",
 INSUFFICIENT = re.compile(r"(\d+) Insufficient ([\w./-]+)")
 TAINT = re.compile(r"taints? \{([^}]*)\}")
 NODES = re.compile(r"^0/(\d+) nodes")
+STEERING = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def name_of(thing: Object) -> str:
@@ -194,7 +195,7 @@ def _running(
 ) -> Diagnosis | None:
     """A container that runs and is not ready."""
     since = elapsed(running.get("startedAt"), now)
-    log = logs.get((name_of(pod), str(status["name"])), "").strip()
+    log = printable(logs.get((name_of(pod), str(status["name"])), "")).strip()
     newest = log.splitlines()[-1] if log else ""
     if _is_init(pod, status):
         if not _is_storage(pod, status):
@@ -247,8 +248,13 @@ def _seen(event: Object) -> str:
 
 
 def _line(text: object) -> str:
-    return " ".join(str(text or "").split())
+    return " ".join(printable(str(text or "")).split())
 
 
 def _last_lines(log: str) -> str:
-    return "\n".join(log.rstrip().splitlines()[-LOG_LINES:])
+    return "\n".join(printable(log).rstrip().splitlines()[-LOG_LINES:])
+
+
+def printable(text: str) -> str:
+    """Text of a container or a controller without what would steer a terminal: colours, cursor, bells."""
+    return STEERING.sub("", text)

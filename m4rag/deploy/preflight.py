@@ -104,9 +104,9 @@ def _rule(cluster: Cluster, rule: Rule, resource: str) -> Row:
     name = f"{resource}.{rule.group}" if rule.group else resource
     missing = [verb for verb in rule.verbs if not cluster.allowed(verb, rule.group, resource)]
     if not missing:
-        return Row(f"permission: {name}", "ok", ", ".join(rule.verbs))
+        return Row(f"may use {resource}", "ok", ", ".join(rule.verbs))
     remedy = f"Let a Role in {cluster.namespace} allow {', '.join(missing)} on {name}; the chart's Roles do."
-    return Row(f"permission: {name}", "missing", f"may not {', '.join(missing)} ({rule.why})", remedy)
+    return Row(f"may use {resource}", "missing", f"may not {', '.join(missing)} ({rule.why})", remedy)
 
 
 def _nodes(cluster: Cluster, hardware: Hardware) -> Row:

@@ -18,12 +18,20 @@ from typing import Any
 import pytest
 from content_server import model_server
 from deploy_cases import Case, cases, objects
+from deploy_cases import service as unfinished
 from integration.control_plane import ControlPlane
 from integration.kserve_player import Player, playing
 
 from m4rag.deploy import catalog, names, permissions, removal
-from m4rag.deploy.cluster import INFERENCE_SERVICE, LLM_INFERENCE_SERVICE, SERVING_RUNTIME, Cluster
+from m4rag.deploy.cluster import (
+    INFERENCE_SERVICE,
+    LLM_INFERENCE_SERVICE,
+    SERVING_RUNTIME,
+    Cluster,
+    Expired,
+)
 from m4rag.deploy.deployment import Deployed, conditions, deploy, workflow_of
+from m4rag.deploy.observation import _Mirror
 from m4rag.deploy.refusals import Denied
 from m4rag.deploy.vlm_service import Profile, VLMService
 from m4rag.errors import BadData, CheckFailed, Unavailable, UsageError
@@ -362,6 +370,28 @@ def test_a_steps_own_pod_names_its_workflow(control_plane: ControlPlane, cluster
     assert found is not None
     assert found.reference() == {key: value for key, value in owner.items() if key != "controller"}
     assert workflow_of(cluster, "no-such-pod") is None
+
+
+def test_a_watch_from_a_version_that_is_too_old_lists_again(
+    control_plane: ControlPlane, cluster: Cluster, namespace: str
+) -> None:
+    with pytest.raises(Expired):  # from before its kind was there
+        list(cluster.watch(INFERENCE_SERVICE, "1", seconds=5))
+    mirror = _Mirror(cluster, INFERENCE_SERVICE, threading.Condition())
+    mirror._version = "1"
+    mirror._open()
+    follower = threading.Thread(target=mirror._follow)
+    follower.start()
+    for name in ("first", "second"):
+        path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices"
+        control_plane.request("POST", path, unfinished(name))
+        deadline = time.monotonic() + 30
+        while name not in [one["metadata"]["name"] for one in mirror.objects()]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    mirror.stop()
+    follower.join(10)
+    assert not follower.is_alive(), "a watch was not ended"
 
 
 # Rights

@@ -124,10 +124,10 @@ def test_what_an_account_may_not_see_is_unknown_and_what_it_may_not_do_is_missin
     cluster = connect(control_plane, namespace, "pipeline-runner")
     granted(cluster, RUNNER[1:])
     found = rows(cluster)
-    services = found["permission: inferenceservices.serving.kserve.io"]
+    services = found["may use inferenceservices"]
     assert services.state == "missing"
     assert services.detail.startswith("may not delete (")
-    assert found["permission: pods/log"].state == "ok"
+    assert found["may use pods/log"].state == "ok"
     for check in ("nodes for h100x1", "quota", "storage class"):
         assert found[check].state == "unknown"
         assert found[check].remedy
@@ -143,7 +143,7 @@ def test_the_command_shows_a_table_and_fails_if_something_is_missing(
     listed = json.loads(m4rag(control_plane, namespace, "preflight", "--json", account="nobody").stdout)
     states = {row["check"]: row["state"] for row in listed}
     assert states["KServe"] == "ok"
-    assert states["permission: pods"] == "missing"
+    assert states["may use pods"] == "missing"
     assert all(row["remedy"] for row in listed if row["state"] != "ok")
 
 

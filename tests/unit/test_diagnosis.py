@@ -90,3 +90,11 @@ def test_a_sidecar_downloads_nothing() -> None:
     loading["spec"]["initContainers"][0]["restartPolicy"] = "Always"
     loading["status"]["initContainerStatuses"][0] |= running(3000)
     assert diagnose(created(service("qwen")), [created(loading)], [], datetime.now(UTC)).category is Category.LOADING
+
+
+def test_a_log_does_not_steer_the_terminal() -> None:
+    crashing = created(pod("p", main(crashed(3, 1, message="\x1b[31mValueError: no\x1b[0m\x07\n\x1b[2J"))))
+    found = diagnose(created(service("qwen")), [crashing], [], datetime.now(UTC))
+    assert found.summary.endswith(": ValueError: no")
+    assert "\x1b" not in found.detail
+    assert "\x07" not in found.detail

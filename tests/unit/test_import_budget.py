@@ -40,9 +40,10 @@ HEAVY = (
         "import sys; sys.argv = ['m4rag', '--help']; from m4rag.cli import main; main()",
         "import sys; sys.argv = ['m4rag', 'bench', '--help']; from m4rag.cli import main; main()",
         "import sys; sys.argv = ['m4rag', 'policy', '--help']; from m4rag.cli import main; main()",
+        "import sys; sys.argv = ['m4rag', 'deploy', '--help']; from m4rag.cli import main; main()",
         "from m4rag.policy.model import Policy, decide",  # what serves questions
     ],
-    ids=["import m4rag", "m4rag --help", "m4rag bench --help", "m4rag policy --help", "decide"],
+    ids=["import m4rag", "m4rag --help", "m4rag bench --help", "m4rag policy --help", "m4rag deploy --help", "decide"],
 )
 def test_nothing_heavy_is_imported(code: str) -> None:
     check = f"import atexit, sys\natexit.register(lambda: print('LOADED', *sys.modules))\n{code}"
