@@ -98,7 +98,10 @@ def base_images(environment: Mapping[str, str]) -> dict[str, str]:
 
 def installed_engine() -> Engine:
     """Docker if it has buildx, else Podman."""
-    if shutil.which("docker") and not subprocess.run(["docker", "buildx", "version"], capture_output=True).returncode:
+    if (
+        shutil.which("docker")
+        and not subprocess.run(["docker", "buildx", "version"], check=False, capture_output=True).returncode
+    ):
         return "docker"
     if shutil.which("podman"):
         return "podman"
