@@ -34,6 +34,7 @@ class Settings(BaseSettings):
         vlm_concurrency: Requests in flight at most; fewer while the server sheds load.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
+        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` runs.
     """
 
     model_config = SettingsConfigDict(
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     vlm_concurrency: int = Field(32, ge=1, le=1024)
     embedding_url: str | None = None
     embedding_api_key: SecretStr | None = None
+    vllm_image: str | None = None
 
     @property
     def milvus(self) -> str:

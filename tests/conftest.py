@@ -12,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
 settings.load_profile("untimed")
 
-pytest_plugins = ["milvus_fixtures", "vllm_fixtures"]
+pytest_plugins = ["milvus_fixtures", "vllm_fixtures", "integration.control_plane"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -39,11 +39,15 @@ def content_server(refuses: Callable[[str], bool] = lambda prompt: False) -> Ite
 
 
 @contextmanager
-def model_server(say: Callable[[dict[str, Any]], str | None]) -> Iterator[str]:
-    """Base URL of a server that replies to a request's body what `say` makes of it; None refuses the request."""
+def model_server(say: Callable[[dict[str, Any]], str | None], *names: str) -> Iterator[str]:
+    """Base URL of a server that replies to a request's body what `say` makes of it; None refuses the request.
+
+    It lists models of these names, `m` without any.
+    """
 
     async def models(request: web.Request) -> web.Response:
-        return web.json_response({"data": [{"id": "m", "root": "m", "max_model_len": 4096, "owned_by": "test"}]})
+        listed = [{"id": name, "root": name, "max_model_len": 4096, "owned_by": "test"} for name in names or ("m",)]
+        return web.json_response({"data": listed})
 
     async def completions(request: web.Request) -> web.Response:
         said = say(await request.json())

@@ -6,10 +6,12 @@ import sys
 
 import typer
 
-from m4rag.cli import bench, corpus, data, index, pipeline, policy, train, vlm
+from m4rag.cli import bench, corpus, data, deploy, index, pipeline, policy, train, vlm
 from m4rag.cli.demo import demo
 from m4rag.cli.doctor import doctor
 from m4rag.errors import M4ragError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="m4rag",
@@ -30,6 +32,7 @@ for name, group in (
     ("policy", policy.app),
     ("train", train.app),
     ("pipeline", pipeline.app),
+    ("deploy", deploy.app),
 ):
     app.add_typer(group, name=name)
 
@@ -41,6 +44,7 @@ def main() -> None:
     except M4ragError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted: the same command continues where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:  # what Typer makes of Ctrl-C
+            print("interrupted: the same command continues where this one stopped", file=sys.stderr)
+        raise

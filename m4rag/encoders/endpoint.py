@@ -63,9 +63,10 @@ class EndpointEncoder:
         spec: What `load` was given.
         api_key: Bearer token.
         dim: Numbers to keep of each vector, None for all.
+        model: Name to ask for; None for the first that the server lists.
 
     Raises:
-        Unavailable: The server does not answer, or serves no embedding model.
+        Unavailable: The server does not answer, serves no embedding model, or does not list `model`.
         UsageError: `dim` is larger than the model has.
     """
 
@@ -73,8 +74,17 @@ class EndpointEncoder:
     tokenizer = None
     max_tokens = None
 
-    def __init__(self, base_url: str, *, spec: str, api_key: SecretStr | None = None, dim: int | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        spec: str,
+        api_key: SecretStr | None = None,
+        dim: int | None = None,
+        model: str | None = None,
+    ) -> None:
         self.spec = spec
+        self._wanted = model
         self._url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
         self._model, root = self._run(self._served_model)
@@ -181,7 +191,11 @@ class EndpointEncoder:
         models = (await self._ask(session, "GET", "/models", None)).get("data") or []
         if not models:
             raise Unavailable("the server serves no model", where=self._url)
-        return str(models[0]["id"]), str(models[0].get("root") or models[0]["id"])
+        named = {str(one["id"]): str(one.get("root") or one["id"]) for one in models}
+        name = next(iter(named)) if self._wanted is None else self._wanted
+        if name not in named:
+            raise Unavailable(f"the server does not serve {name!r}, only {', '.join(named)}", where=self._url)
+        return name, named[name]
 
     async def _ask(
         self, session: aiohttp.ClientSession, method: str, path: str, payload: dict[str, Any] | None

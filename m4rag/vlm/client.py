@@ -95,12 +95,20 @@ class VlmClient:
         api_key: Bearer token, None for a server without authentication.
         timeout_s: Seconds for one request, queueing inside the server included.
         concurrency: Requests in flight at most, fewer while the server sheds load; further calls wait their turn.
+        model: Name to ask for; None for the first that the server lists.
     """
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, timeout_s: float = 120.0, concurrency: int = 32
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        concurrency: int = 32,
+        model: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self._wanted = model
         self.timeout_s = timeout_s
         self.concurrency = concurrency
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -129,10 +137,10 @@ class VlmClient:
             await self._session.close()
 
     async def model(self) -> ServedModel:
-        """The model that the server serves (the first, if it lists several). Asked once, then remembered.
+        """The model that the server serves (of several the one asked for, else the first). Asked once, then remembered.
 
         Raises:
-            Unavailable: No server answers, or it is not an OpenAI-compatible one.
+            Unavailable: No server answers, it is not an OpenAI-compatible one, or it does not list the model.
         """
         async with self._asking_for_model:
             if self._model is None:
@@ -184,15 +192,22 @@ class VlmClient:
     async def _ask_for_model(self) -> ServedModel:
         listed, _ = await self._with_retries("GET", f"{self.url}/models")
         try:
-            first = listed["data"][0]
-            name = str(first["id"])
+            names = [str(one["id"]) for one in listed["data"]]
+            name = names[0] if self._wanted is None else self._wanted
+            chosen = listed["data"][names.index(name)]
+        except ValueError:
+            raise Unavailable(
+                f"the server does not serve {self._wanted!r}, only {', '.join(names)}",
+                where=self.url,
+                remedy="Ask for one of these, or see what was deployed there.",
+            ) from None
         except (KeyError, IndexError, TypeError):
             raise _not_openai(self.url) from None
-        length = first.get("max_model_len")
+        length = chosen.get("max_model_len")
         return ServedModel(
             name=name,
-            engine=await self._engine(str(first.get("owned_by", "unknown"))),
-            root=str(first.get("root") or name),
+            engine=await self._engine(str(chosen.get("owned_by", "unknown"))),
+            root=str(chosen.get("root") or name),
             max_model_len=None if length is None else int(length),
         )
 

@@ -1,0 +1,1 @@
+"""Put models on a Kubernetes cluster: apply, wait, explain, prove, remove."""
