@@ -8,25 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from m4rag.cli.output import Json, emit, say
-from m4rag.errors import Unavailable, UsageError
+from m4rag.cli.pipeline_launch import cancel_command, launch_command, need_kfp, status_command
+from m4rag.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(help="Compile the Kubeflow pipelines and run them on this machine.", no_args_is_help=True)
-
-
-def _need_kfp() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("kfp") is None:
-        raise Unavailable("kfp is not installed", remedy="pip install 'm4rag[pipelines]'")
+app = typer.Typer(help="Compile the Kubeflow pipelines, run them here or on a cluster.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_pipelines(json: Json = False) -> None:
     """Show the pipelines and their parameters."""
-    _need_kfp()
+    need_kfp()
     from pipelines import NAMES, pipeline
 
     rows: list[dict[str, Any]] = []
@@ -51,17 +45,64 @@ def compile_pipelines(
     name: Annotated[str | None, typer.Argument(help="Pipeline to compile.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Compile every pipeline.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the YAML files.")] = Path("compiled"),
+    kubernetes_manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write Pipeline and PipelineVersion objects for GitOps here, and nothing else."
+        ),
+    ] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of these objects.")] = None,
     json: Json = False,
 ) -> None:
     """Write pipelines as IR YAML that Kubeflow Pipelines accepts."""
-    _need_kfp()
+    need_kfp()
     from pipelines import NAMES
     from pipelines.compiled import compile_to
+    from pipelines.manifests import write_manifests
 
     if every == (name is not None):
         raise UsageError("name one pipeline, or --all", remedy=f"There are: {', '.join(NAMES)}.")
-    written = [str(compile_to(one, output)) for one in (NAMES if every else [str(name)])]
+    written: list[str] = []
+    for one in NAMES if every else [str(name)]:
+        if kubernetes_manifest is None:
+            written.append(str(compile_to(one, output)))
+        else:
+            written += map(str, write_manifests(one, kubernetes_manifest, namespace))
     emit({"written": written}, json, lambda console: console.print("\n".join(written), highlight=False))
+
+
+@app.command("explain-cache")
+def explain_cache(
+    name: Annotated[str, typer.Argument(help="Pipeline to explain.")],
+    json: Json = False,
+) -> None:
+    """Show what the cache key of each task depends on, and which changes it misses."""
+    need_kfp()
+    from dataclasses import asdict
+    from tempfile import TemporaryDirectory
+
+    from pipelines.cache_keys import cache_keys
+    from pipelines.compiled import compile_to
+    from pipelines.ir import read
+
+    with TemporaryDirectory() as folder:
+        keys = cache_keys(read(compile_to(name, Path(folder))))
+
+    def render(console: Console) -> None:
+        def line(text: str) -> None:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+        for key in keys:
+            line(f"{key.task}: {'cached' if key.cached else 'always runs'}")
+            if not key.cached:
+                continue
+            line(f"  key: image {key.image}, source {key.source}")
+            for one in (*key.inputs, *(f"volume claim {claim}" for claim in key.claims)):
+                line(f"       {one}")
+            for warning in key.warnings:
+                line(f"  warning: {warning}")
+
+    emit([asdict(key) for key in keys], json, render)
 
 
 @app.command("run-local")
@@ -76,16 +117,18 @@ def run_local(
 
     Uses the embedded Milvus, MLflow and model unless the environment names others.
     """
-    _need_kfp()
+    need_kfp()
     import os
 
     from m4rag.settings import settings
     from pipelines.compiled import compile_to, run_local
+    from pipelines.ir import read
+    from pipelines.parameters import parse
 
     home = settings().home.resolve()
     root = home / "pipelines" / name
     path = compile_to(name, root)
-    arguments = dict(_parameter(text) for text in parameter or [])
+    arguments = parse(read(path), parameter or [])
     os.environ.update(M4RAG_HOME=str(home), MLFLOW_TRACKING_URI=settings().mlflow)
     if name != "benchmark":
         run_local(path, arguments, root)
@@ -98,13 +141,5 @@ def run_local(
     say(f"artifacts: {root}")
 
 
-def _parameter(text: str) -> tuple[str, object]:
-    import json
-
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise UsageError(f"{text!r} is not name=value", where="--param")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
+for name, command in (("launch", launch_command), ("status", status_command), ("cancel", cancel_command)):
+    app.command(name)(command)
