@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +13,7 @@ T = TypeVar("T")
 
 
 def from_params(kind: type[T], **values: Any) -> T:
-    """A dataclass or pydantic model from the parameters of a pipeline step.
+    """A dataclass from the parameters of a pipeline step.
 
     Kubeflow types a list or mapping, but not what is in it, and a local run hands every number in it on as a float:
     whole floats become integers where an integer is wanted.
@@ -24,6 +25,9 @@ def from_params(kind: type[T], **values: Any) -> T:
     Raises:
         UsageError: A value does not fit, or its name is unknown; names it.
     """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise UsageError(f"there is none of this name: {', '.join(known)}", where=f"parameter {unknown[0]}")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

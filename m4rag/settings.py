@@ -34,7 +34,7 @@ class Settings(BaseSettings):
         vlm_concurrency: Requests in flight at most; fewer while the server sheds load.
         embedding_url: OpenAI-compatible base URL of a vLLM pooling server.
         embedding_api_key: Bearer token for it.
-        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` runs.
+        vllm_image: vLLM's image by digest, which `m4rag deploy vlm` and pipelines run.
     """
 
     model_config = SettingsConfigDict(

@@ -27,9 +27,9 @@ from m4rag.bench.contexts import (
     needs_gold,
     retrieves,
 )
-from m4rag.bench.runs import IndexIdentity, ModelIdentity, RunPlan
+from m4rag.bench.runs import IndexIdentity, ModelIdentity, RunPlan, home_folder
 from m4rag.errors import BadData, UsageError
-from m4rag.manifests import MANIFEST, digest, file_digest, rows_digest, short, write_atomic
+from m4rag.manifests import MANIFEST, digest, file_digest, rows_digest, write_atomic
 from m4rag.progress import Progress
 from m4rag.schema import Answer, Document, Question
 from m4rag.settings import Settings
@@ -174,7 +174,7 @@ def ask(request: Request, settings: Settings, server: AbstractContextManager[str
 
         model = with_model(lambda client: identify(client, request.dataset))
         plan = _plan(request, questions, inputs, model, indexes, prompts_digest)
-        folder = request.output or settings.home / "runs" / f"{request.dataset}-{short(plan.digest)}"
+        folder = request.output or home_folder(plan, settings.home)
         runner.prepare(folder, plan, questions)
         if CAPTION_QUERY in plan.settings:
             with_model(lambda client: runner.write_captions(folder, plan, client, progress))

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from m4rag.bench.contexts import has_context
 from m4rag.bench.joined import answers_by_setting, read_folder_table, shown_ids, shown_passages
 from m4rag.bench.runs import Judgement, RunPlan
 from m4rag.durable import Key, ResultLog
@@ -28,6 +29,12 @@ PairKey = tuple[str, str]
 """(question id, chunk id)."""
 
 MAX_TOKENS = 512
+
+SEVERAL = 0.7
+"""Temperature at which several samples are drawn where none is named, as in the paper on self-consistency."""
+
+SHOWN, HIDDEN = "shown", "hidden"
+"""Whether the judge is told the right answer."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,15 @@ class Sampling:
         """As it enters the identity of judgements."""
         several = {"samples": self.samples} if self.samples > 1 else {}
         return {"temperature": self.temperature, "max_tokens": MAX_TOKENS, "seed": 0, **several}
+
+    @classmethod
+    def times(cls, samples: int) -> Sampling:
+        """This many samples at the temperature that goes with it.
+
+        Raises:
+            UsageError: Their number is even or below 1.
+        """
+        return cls(samples, SEVERAL if samples > 1 else 0.0)
 
     @classmethod
     def of(cls, judgements: Manifest) -> Sampling:
@@ -132,6 +148,26 @@ class Aggregate:
     mean: float
     max: int
     first: int | None
+
+
+def check_judging(answer: str, samples: int, settings: Sequence[str]) -> None:
+    """Refuse a judge that can't judge a run, before the run is begun.
+
+    Args:
+        answer: `shown`, `hidden`, or "" for no judge.
+        samples: Judgements of each passage.
+        settings: The settings of the run.
+
+    Raises:
+        UsageError: Another value, a number without a middle, or settings that show no passage.
+    """
+    if answer not in ("", SHOWN, HIDDEN):
+        raise UsageError(f"unknown value {answer!r} for the judge", remedy=f"Use {SHOWN} or {HIDDEN}, or none.")
+    Sampling.times(samples)
+    if answer and not any(has_context(setting) for setting in settings):
+        raise UsageError(
+            "no setting shows a passage to judge", remedy="Add one, e.g. caption_query, or leave the judge out."
+        )
 
 
 class JudgementLog(ResultLog[Judgement]):

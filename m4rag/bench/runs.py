@@ -18,13 +18,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from m4rag.errors import BadData
-from m4rag.manifests import digest, write_atomic
+from m4rag.manifests import Manifest, digest, short, write_atomic
 from m4rag.schema import Row, Status
 
 PLAN = "plan.json"
@@ -219,3 +220,28 @@ class RunPlan(BaseModel):
     def write(self, folder: Path) -> None:
         """Write the plan, atomically."""
         write_atomic(folder / PLAN, self.model_dump_json(indent=2).encode() + b"\n")
+
+
+def home_folder(plan: RunPlan, home: Path) -> Path:
+    """Where a run is kept that no other place was named for: the same run, the same folder."""
+    return home / "runs" / f"{plan.dataset}-{short(plan.digest)}"
+
+
+def at_home(folder: Path, home: Path) -> Path:
+    """The folder of the same run in `home`, where work on it continues if this process is lost.
+
+    Args:
+        folder: A run with its answers, such as a pipeline step is given.
+        home: `Settings.home`.
+
+    Returns:
+        The folder; copied there unless it is there with these answers.
+
+    Raises:
+        BadData: The folder holds no complete run.
+    """
+    kept = home_folder(RunPlan.read(folder), home)
+    answers = Manifest.read(folder / "answers").digest
+    if not (kept / PLAN).exists() or Manifest.read(kept / "answers").digest != answers:
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
+    return kept

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from m4rag.bench.relevance import Bin, Relevance
 
 
-SEVERAL = 0.7
-"""Temperature at which several samples are drawn where none is named, as in the paper on self-consistency."""
-
-
 class Told(StrEnum):
     """Whether the judge is told the right answer."""
 
@@ -58,7 +54,7 @@ def judge_command(
     from m4rag.settings import settings
     from m4rag.vlm.local import served
 
-    sampling = Sampling(samples, (SEVERAL if samples > 1 else 0.0) if temperature is None else temperature)
+    sampling = Sampling.times(samples) if temperature is None else Sampling(samples, temperature)
     pairs(run, RunPlan.read(run))  # a folder that can't be judged is refused before any server is started
     with served(settings(), vlm_url or settings().judge_url, say) as url:
         relevance = judge_run(run, settings(), url, progress, with_answer=answer is Told.SHOWN, sampling=sampling)

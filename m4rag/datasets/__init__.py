@@ -120,7 +120,7 @@ def load_questions(
     """
     from m4rag.datasets.sampling import balanced
 
-    _check_items(name, items)
+    check_items(name, items)
     if limit is not None and limit < 1:
         raise UsageError(f"a limit of {limit} questions", remedy="Use at least 1.")
 
@@ -155,7 +155,7 @@ def load_items(name: str, items: Path | None) -> pa.Table:
     from m4rag.datasets import cvqa, worldcuisines
     from m4rag.datasets.items import items_table
 
-    _check_items(name, items)
+    check_items(name, items)
     if items is None:
         return items_table(_packaged(name))
     source = _source(items)
@@ -228,7 +228,12 @@ def _read(source: str, path: Path, left_out: LeftOut) -> Iterator[Document]:
     return worldcuisines.documents(path)
 
 
-def _check_items(name: str, items: Path | None) -> None:
+def check_items(name: str, items: Path | None) -> None:
+    """Refuse a dataset that there is not, or with files that it does not have or lacks.
+
+    Raises:
+        UsageError: That.
+    """
     if name not in DATASETS:
         raise UsageError(f"unknown dataset {name!r}", remedy=f"Known: {', '.join(sorted(DATASETS))}.")
     wanted = DATASETS[name].items

@@ -79,3 +79,9 @@ def known_channel(name: str) -> SearchChannel:
         if channel == name:
             return channel
     raise UsageError(f"unknown channel {name!r}", remedy=f"Use {', '.join(SEARCH_CHANNELS)}.")
+
+
+def means(report: dict[str, Any]) -> dict[str, float]:
+    """Each measure of each channel, mean over all queries: `<channel>.<measure>`."""
+    whole = {channel: found["all"]["mean"] or {} for channel, found in report["channels"].items()}
+    return {f"{channel}.{name}": value for channel, measured in whole.items() for name, value in measured.items()}

@@ -43,7 +43,40 @@ class Shard:
         return Manifest.read(chunks).files[self.number :: self.of]
 
 
-def plan_index(base: str, encoder: str, settings: Settings, *, channels: Sequence[Channel], dim: int | None) -> str:
+@dataclass(frozen=True)
+class PlannedEncoder:
+    """The encoder that a build was planned with.
+
+    Attributes:
+        spec: What `m4rag.encoders.load` makes it from.
+        digest: What it must be.
+        dim: Numbers to keep of each vector, 0 for all.
+    """
+
+    spec: str
+    digest: str
+    dim: int = 0
+
+    def load(self, settings: Settings) -> Encoder:
+        """Make it.
+
+        Raises:
+            BadData: It is another one by now.
+            Unavailable: Its package or server is missing.
+        """
+        encoder = load(self.spec, settings, dim=self.dim or None)
+        if (found := digest(encoder.identity)) != self.digest:
+            raise BadData(
+                f"the encoder is {found[:12]}, the build was planned with {self.digest[:12]}",
+                where=self.spec,
+                remedy="Start the build again.",
+            )
+        return encoder
+
+
+def plan_index(
+    base: str, encoder: str, settings: Settings, *, channels: Sequence[Channel], dim: int = 0
+) -> PlannedEncoder:
     """Refuse an index that can't be built before its build costs anything.
 
     Args:
@@ -51,10 +84,7 @@ def plan_index(base: str, encoder: str, settings: Settings, *, channels: Sequenc
         encoder: What `m4rag.encoders.load` makes the encoder from.
         settings: Where Milvus and the encoder are.
         channels: `dense`, or `dense` and `bm25`: without vectors there is nothing to spread over machines.
-        dim: Keep this many numbers of each vector; None keeps all.
-
-    Returns:
-        Digest of the encoder, for the steps that follow.
+        dim: Numbers to keep of each vector; 0 keeps all.
 
     Raises:
         UsageError: A name, number, channel or encoder that makes no sense.
@@ -68,16 +98,14 @@ def plan_index(base: str, encoder: str, settings: Settings, *, channels: Sequenc
         )
     with connect(settings) as store:
         store.capabilities.require(tuple(channels))
-    return digest(load(encoder, settings, dim=dim).identity)
+    return PlannedEncoder(encoder, digest(load(encoder, settings, dim=dim or None).identity), dim)
 
 
 def cut_corpus(
     documents: Path,
     settings: Settings,
     *,
-    encoder: str,
-    encoder_digest: str,
-    dim: int | None,
+    encoder: PlannedEncoder,
     shards: int,
     progress: Progress = silent,
 ) -> tuple[Path, list[Shard]]:
@@ -86,9 +114,7 @@ def cut_corpus(
     Args:
         documents: A complete folder of `Document` rows.
         settings: Where the encoder and the local folder are.
-        encoder: What `m4rag.encoders.load` makes the encoder from.
-        encoder_digest: What `plan_index` returned.
-        dim: As in `plan_index`.
+        encoder: What `plan_index` returned.
         shards: Most shards; a corpus with fewer parts has fewer.
         progress: Shows long work.
 
@@ -101,7 +127,7 @@ def cut_corpus(
     """
     if shards < 1:
         raise UsageError(f"{shards} shards", remedy="Use at least one.")
-    reads = _planned(encoder, encoder_digest, settings, dim)
+    reads = encoder.load(settings)
     chunks = cut(documents, settings.home, tokenizer_of(reads), window_of(reads), OVERLAP, progress)
     count = min(shards, len(Manifest.read(chunks).files))
     return chunks, [Shard(number, count) for number in range(count)]
@@ -112,9 +138,7 @@ def embed_shard(
     shard: Shard,
     settings: Settings,
     *,
-    encoder: str,
-    encoder_digest: str,
-    dim: int | None,
+    encoder: PlannedEncoder,
     progress: Progress = silent,
 ) -> tuple[Path, int]:
     """Embed one shard of the passages; one whose folder is complete is not embedded again.
@@ -123,9 +147,7 @@ def embed_shard(
         chunks: What `cut_corpus` made.
         shard: One of its shards.
         settings: Where the encoder and the local folder are.
-        encoder: What `m4rag.encoders.load` makes the encoder from.
-        encoder_digest: What `plan_index` returned.
-        dim: As in `plan_index`.
+        encoder: What `plan_index` returned.
         progress: Shows long work.
 
     Returns:
@@ -135,7 +157,7 @@ def embed_shard(
         BadData: A vector breaks its contract, or the encoder is another one by now.
         Unavailable: The encoder stopped answering; parts that are done are kept in the local folder.
     """
-    makes = _planned(encoder, encoder_digest, settings, dim)
+    makes = encoder.load(settings)
     return embed(chunks, shard.parts(chunks), settings.home, makes, progress)
 
 
@@ -145,10 +167,8 @@ def load_index(
     base: str,
     settings: Settings,
     *,
-    encoder: str,
-    encoder_digest: str,
+    encoder: PlannedEncoder,
     channels: tuple[Channel, ...],
-    dim: int | None,
     progress: Progress = silent,
 ) -> Built:
     """Write passages and the vectors of all shards as an immutable collection, or the rows that it lacks.
@@ -158,28 +178,15 @@ def load_index(
         vectors: What `embed_shard` made of each shard.
         base: Name that production will read.
         settings: Where Milvus and the encoder are.
-        encoder: What `m4rag.encoders.load` makes the encoder from.
-        encoder_digest: What `plan_index` returned.
+        encoder: What `plan_index` returned.
         channels: As in `plan_index`.
-        dim: As in `plan_index`.
         progress: Shows long work.
 
     Raises:
         BadData: A part of the passages has no vectors, or they are those of another encoder.
         Unavailable: Milvus is missing or lacks a channel.
     """
-    made_with = _planned(encoder, encoder_digest, settings, dim)
+    made_with = encoder.load(settings)
     recipe = Recipe(base=base_name(base), channels=channels, encoder=made_with)
     with connect(settings) as store:
         return write(store, Prepared(chunks, tuple(vectors)), recipe, progress)
-
-
-def _planned(spec: str, expected: str, settings: Settings, dim: int | None) -> Encoder:
-    encoder = load(spec, settings, dim=dim)
-    if (found := digest(encoder.identity)) != expected:
-        raise BadData(
-            f"the encoder is {found[:12]}, the build was planned with {expected[:12]}",
-            where=spec,
-            remedy="Start the build again.",
-        )
-    return encoder
