@@ -91,7 +91,7 @@ models: setup  ## Train the reference models again, measure them, write their ca
 .PHONY: golden
 golden: setup  ## Regenerate the golden files; look at the diff
 	@M4RAG_REGENERATE=1 $(BIN)/pytest -q tests -k golden || true
-	@git diff --stat -- tests/golden
+	@git diff --stat -- tests/golden components
 
 .PHONY: clean
 clean:  ## Remove what demo and tests wrote (not .venv)

@@ -2,7 +2,8 @@
 
 A component's body only moves values between Kubeflow and a function of `m4rag`; it imports inside, because Kubeflow
 copies its source into the pipeline. Addresses and secrets reach it as environment variables (`m4rag.settings`), so
-they never stand in a run's parameters.
+they never stand in a run's parameters. What a step should find again if its pod is lost, or in the next run, it keeps
+in M4RAG_HOME, and hands a copy on.
 """
 
 import os

@@ -14,6 +14,7 @@ from typing import Any
 from m4rag.errors import BadData, CheckFailed, UsageError
 from pipelines import NAMES, pipeline
 
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 ERROR = re.compile(r"^\s*m4rag\.errors\.\w+: (?P<message>.+)$", re.MULTILINE)
 
 
@@ -52,6 +53,29 @@ def check_spec(path: Path) -> Any:
         raise CheckFailed(f"not a pipeline spec: {error}", where=str(path)) from None
 
 
+def require_pinned(path: Path) -> None:
+    """Refuse a compiled pipeline whose steps may run another image tomorrow.
+
+    Raises:
+        UsageError: A step's image is named by tag; names the image.
+    """
+    if images := unpinned(path):
+        raise UsageError(
+            f"the steps' image is {images[0]}, which a tag can move",
+            where=str(path),
+            remedy="Set M4RAG_IMAGE to registry/name@sha256:<digest>, and compile again.",
+        )
+
+
+def unpinned(path: Path) -> list[str]:
+    """The images of a compiled pipeline that are not named by digest."""
+    from pipelines.ir import read
+
+    executors = read(path).spec["deploymentSpec"]["executors"].values()
+    images = {executor["container"]["image"] for executor in executors if "container" in executor}
+    return sorted(image for image in images if not DIGEST.search(image))
+
+
 def run_local(path: Path, arguments: dict[str, Any], root: Path) -> None:
     """Run a compiled pipeline on this machine with kfp.local: every step a subprocess in this environment.
 
@@ -68,7 +92,7 @@ def run_local(path: Path, arguments: dict[str, Any], root: Path) -> None:
 
     root.mkdir(parents=True, exist_ok=True)
     log = root / "local-run.log"
-    runnable = components.load_component_from_text(_without_retries(path))
+    runnable = components.load_component_from_text(_for_one_machine(path))
     unknown = arguments.keys() - (runnable.component_spec.inputs or {}).keys()
     if unknown:
         raise BadData(f"the pipeline has no parameter {sorted(unknown)[0]!r}", where=path.stem)
@@ -97,14 +121,19 @@ def run_local(path: Path, arguments: dict[str, Any], root: Path) -> None:
             ) from None
 
 
-def _without_retries(path: Path) -> str:
-    """The compiled file without its retry policies: they wait minutes for lost pods, and here no pod gets lost."""
+def _for_one_machine(path: Path) -> str:
+    """The compiled file without retries, which wait minutes for lost pods, and with one iteration at a time.
+
+    An embedded Milvus serves one process, and models share the machine's cores.
+    """
     import yaml
 
     spec, *platform = yaml.safe_load_all(path.read_text(encoding="utf-8"))
     for graph in [spec["root"], *spec["components"].values()]:
         for task in graph.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
+            if "iteratorPolicy" in task:
+                task["iteratorPolicy"]["parallelismLimit"] = 1
     return str(yaml.safe_dump_all([spec, *platform], allow_unicode=True))
 
 

@@ -57,7 +57,7 @@ def compile_pipelines(
     """Write pipelines as IR YAML that Kubeflow Pipelines accepts."""
     need_kfp()
     from pipelines import NAMES
-    from pipelines.compiled import compile_to
+    from pipelines.compiled import compile_to, unpinned
     from pipelines.manifests import write_manifests
 
     if every == (name is not None):
@@ -65,7 +65,10 @@ def compile_pipelines(
     written: list[str] = []
     for one in NAMES if every else [str(name)]:
         if kubernetes_manifest is None:
-            written.append(str(compile_to(one, output)))
+            path = compile_to(one, output)
+            written.append(str(path))
+            for image in unpinned(path):
+                say(f"{path}: {image} is an image by tag; to launch, set M4RAG_IMAGE to one by digest")
         else:
             written += map(str, write_manifests(one, kubernetes_manifest, namespace))
     emit({"written": written}, json, lambda console: console.print("\n".join(written), highlight=False))
@@ -130,7 +133,7 @@ def run_local(
     path = compile_to(name, root)
     arguments = parse(read(path), parameter or [])
     os.environ.update(M4RAG_HOME=str(home), MLFLOW_TRACKING_URI=settings().mlflow)
-    if name != "benchmark":
+    if name != "benchmark" or arguments.get("models"):
         run_local(path, arguments, root)
         return
     from m4rag.vlm.local import served

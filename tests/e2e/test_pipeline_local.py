@@ -62,10 +62,13 @@ def test_pipeline_and_command_line_leave_the_same_record(
     m4rag(cli, urls, "policy", "fit", run)
     m4rag(cli, urls, "bench", "record", run)
 
-    parameters = {"limit": LIMIT, "settings": json.dumps(SETTINGS), "vision_encoder": "vllm", **CHOICES}
-    words = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
-    done = m4rag(pipeline, urls, "pipeline", "run-local", "benchmark", *words)
-    assert "record-run: success" in done.stderr
+    def run_local(name: str, **parameters: Any) -> str:
+        words = [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
+        return m4rag(pipeline, urls, "pipeline", "run-local", name, *words).stderr
+
+    run_local("build_index", base="sample_vision", encoder="vllm")
+    done = run_local("benchmark", limit=LIMIT, settings=json.dumps(SETTINGS), **CHOICES)
+    assert "register: success" in done
 
     one, other = recorded(cli).data, recorded(pipeline).data
     assert scores(one.metrics) == scores(other.metrics)
@@ -80,7 +83,7 @@ def test_pipeline_and_command_line_leave_the_same_record(
     assert (other.params["prompts.language"], other.params["prompts.option_order"]) == ("native", "7")
 
 
-def test_a_failing_step_is_reported_by_its_own_error(tmp_path: Path, vlm_server: Any) -> None:
+def test_a_failing_step_is_reported_by_its_own_error_before_anything_is_asked(tmp_path: Path, vlm_server: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "m4rag.cli", "pipeline", "run-local", "benchmark", "-p", 'settings=["magic"]'],
         env={**os.environ, "M4RAG_HOME": str(tmp_path), "M4RAG_VLM_URL": vlm_server.url},
@@ -91,3 +94,5 @@ def test_a_failing_step_is_reported_by_its_own_error(tmp_path: Path, vlm_server:
     assert done.returncode == 1
     assert "unknown setting 'magic'" in done.stderr.splitlines()[-1]
     assert "local-run.log" in done.stderr.splitlines()[-1]
+    assert "plan-benchmark: failure" in done.stderr
+    assert "run-benchmark" not in done.stderr

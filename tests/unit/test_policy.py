@@ -296,7 +296,7 @@ def test_a_sound_run_that_teaches_nothing_is_no_error_but_a_broken_one_is(tmp_pa
 def test_the_pipeline_step_hands_on_the_run_with_its_policies(run: Path, tmp_path: Path) -> None:
     from kfp import dsl
 
-    from components.policy.fit import fit_policy
+    from components.policy.fit_policy import fit_policy
 
     given = dsl.Artifact(uri=str(run), metadata={"digest": "d", "questions": 180})
     fitted = dsl.Artifact(uri=str(tmp_path / "fitted"))

@@ -1,5 +1,5 @@
 """See `component`."""
 
-from components.corpus.ingest.component import ingest_corpus
+from components.corpus.ingest.component import ingest
 
-__all__ = ["ingest_corpus"]
+__all__ = ["ingest"]

@@ -1,5 +1,0 @@
-"""See `component`."""
-
-from components.benchmark.run.component import run_benchmark
-
-__all__ = ["run_benchmark"]

@@ -1,0 +1,1 @@
+"""Components that put models on a cluster and take them off."""

@@ -1,0 +1,5 @@
+"""See `component`."""
+
+from components.index.plan_index.component import plan_index
+
+__all__ = ["plan_index"]

@@ -1,0 +1,5 @@
+"""See `component`."""
+
+from components.registry.register.component import register
+
+__all__ = ["register"]
