@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipelines.compiled import compile_to
+from pipelines.compiled import compile_to, require_pinned
 from pipelines.ir import read
 
 
@@ -21,6 +21,9 @@ def write_manifests(name: str, folder: Path, namespace: str | None) -> list[Path
 
     Returns:
         The two files.
+
+    Raises:
+        UsageError: A step's image is named by tag.
     """
     import yaml
     from kfp import compiler
@@ -30,7 +33,9 @@ def write_manifests(name: str, folder: Path, namespace: str | None) -> list[Path
 
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as scratch:
-        ir = read(compile_to(name, Path(scratch)))
+        compiled = compile_to(name, Path(scratch))
+        require_pinned(compiled)
+        ir = read(compiled)
         both = Path(scratch) / "manifests.yaml"
         options = KubernetesManifestOptions(
             pipeline_version_name=ir.version, namespace=namespace, include_pipeline_manifest=True

@@ -12,6 +12,9 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
 settings.load_profile("untimed")
 
+# Steps of pipelines that are launched have an image by digest; components read it when they are imported.
+os.environ.setdefault("M4RAG_IMAGE", f"registry.example/m4rag-python@sha256:{'0' * 64}")
+
 pytest_plugins = ["milvus_fixtures", "vllm_fixtures", "integration.control_plane"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent

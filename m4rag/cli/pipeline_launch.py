@@ -76,13 +76,14 @@ def launch_command(
     from tempfile import TemporaryDirectory
 
     from m4rag.settings import settings
-    from pipelines.compiled import compile_to
+    from pipelines.compiled import compile_to, require_pinned
     from pipelines.ir import read
     from pipelines.launch import check, submit
     from pipelines.parameters import parse
 
     with TemporaryDirectory() as folder:
         path = compile_to(name, Path(folder))
+        require_pinned(path)
         ir = read(path)
         arguments = parse(ir, parameter or [])
         server = _server(host, namespace, token_file, ca_file)

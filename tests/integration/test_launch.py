@@ -68,7 +68,7 @@ def server() -> Iterator[Pipelines]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An environment that names no server, no token and no cluster."""
     for name in list(os.environ):
-        if name.startswith(("KF_PIPELINES", "KUBE", "M4RAG_", "MLFLOW")):
+        if name.startswith(("KF_PIPELINES", "KUBE", "M4RAG_", "MLFLOW")) and name != "M4RAG_IMAGE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
