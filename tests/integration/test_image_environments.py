@@ -64,7 +64,9 @@ def installed(environment: Path, folder: Path) -> dict[str, str]:
 def test_what_every_component_imports_is_in_the_image(component: Path, tmp_path: Path) -> None:
     wanted = sorted({line for path in ROOT.glob("components/*/*/component.py") for line in imports(path)})
     assert len(wanted) > 5
+    before = set(component.rglob("*"))
     ask(component, "\n".join(wanted), tmp_path)
+    assert set(component.rglob("*")) == before  # nor would a read-only file system have minded
 
 
 def test_kubeflow_can_start_a_step(component: Path, tmp_path: Path) -> None:
