@@ -98,10 +98,8 @@ def base_images(environment: Mapping[str, str]) -> dict[str, str]:
 
 def installed_engine() -> Engine:
     """Docker if it has buildx, else Podman."""
-    if (
-        shutil.which("docker")
-        and not subprocess.run(["docker", "buildx", "version"], check=False, capture_output=True).returncode
-    ):
+    buildx = ["docker", "buildx", "version"]
+    if shutil.which("docker") and subprocess.run(buildx, check=False, capture_output=True).returncode == 0:
         return "docker"
     if shutil.which("podman"):
         return "podman"
