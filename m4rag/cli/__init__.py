@@ -9,6 +9,7 @@ import typer
 from m4rag.cli import bench, corpus, data, index, pipeline, policy, train, vlm
 from m4rag.cli.demo import demo
 from m4rag.cli.doctor import doctor
+from m4rag.cli.serve import serve
 from m4rag.errors import M4ragError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(doctor)
+app.command()(serve)
 for name, group in (
     ("data", data.app),
     ("corpus", corpus.app),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -455,12 +456,27 @@ def _hit(hit: Any, column: str) -> dict[str, Any]:
 
 
 def _open(uri: str, token: str, timeout_s: float, **options: Any) -> MilvusClient:
-    from pymilvus import MilvusClient
+    with _without_path_in_environment():
+        from pymilvus import MilvusClient
 
     # pymilvus logs every failed call with a traceback; the error says it in one line.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)
     with _one_line("connect", uri):
         return MilvusClient(uri, token=token, timeout=timeout_s, **options)
+
+
+@contextmanager
+def _without_path_in_environment() -> Iterator[None]:
+    """For the import of pymilvus: it reads MILVUS_URI and fails where that is the path of an embedded Milvus."""
+    named = os.environ.get("MILVUS_URI", "")
+    if not named.endswith(".db"):
+        yield
+        return
+    del os.environ["MILVUS_URI"]
+    try:
+        yield
+    finally:
+        os.environ["MILVUS_URI"] = named
 
 
 def _open_embedded(uri: str, timeout_s: float) -> MilvusClient:

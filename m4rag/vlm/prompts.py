@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 QUESTION, CAPTION, JUDGE = "question.jinja", "caption.en.jinja", "judge.en.jinja"
+PASSAGES = "passages.en.jinja"
 WORDS = "native"
 """Folder of the words that the question template takes, a file a language."""
 
@@ -50,6 +51,8 @@ HEADING = re.compile(r"[#\ufe5f\uff03](?:[\W_]*[#\ufe5f\uff03]|\s)")
 HASHES = re.compile(r"[#\ufe5f\uff03]")
 # Tokenizers read these as their control tokens wherever they stand: <|im_end|>, <image>, </s>, [INST].
 CONTROL = re.compile(r"<(?=[^\s<>]{1,60}>)|\[(?=/?[A-Z_]{3,20}\])")
+# What looks like the number of a passage, in a passage.
+NUMBER = re.compile(r"\[(\s*\d+\s*)\]")
 INDENT = "\n  "
 
 
@@ -133,6 +136,17 @@ def render_judge(question: str, passage: str, answer: str | None = None) -> str:
         explanation_length=EXPLANATION_LENGTH,
         best=BEST_SCORE,
     )
+
+
+def render_passages(passages: Sequence[tuple[str, str]], text: str) -> str:
+    """The text of a message with passages before it, numbered from 1, as the endpoint asks a model.
+
+    Args:
+        passages: Titles and texts, best first.
+        text: What the user wrote; it stays as it is.
+    """
+    listed = [INDENT.join(_lines(f"{title}\n{passage}")) for title, passage in passages]
+    return _render(PASSAGES, passages=[NUMBER.sub(r"(\1)", passage) for passage in listed], text=text)
 
 
 def judge_schema() -> dict[str, Any]:
