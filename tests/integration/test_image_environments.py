@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -26,10 +28,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def component(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("component")
-    build(IMAGES / "Dockerfile", "component-environment", root, base, SOURCE_DATE_EPOCH="1700000000")
-    return root / "opt" / "m4rag"
+def component(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from environment_of("component", base, tmp_path_factory.mktemp("component"))
+
+
+def environment_of(target: str, base: Path, root: Path) -> Iterator[Path]:
+    """What a target's image gets as /opt/m4rag; removed afterwards, because it is most of a gigabyte."""
+    build(IMAGES / "Dockerfile", f"{target}-environment", root, base, SOURCE_DATE_EPOCH="1700000000")
+    yield root / "opt" / "m4rag"
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="module")
