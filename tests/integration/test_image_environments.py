@@ -40,10 +40,8 @@ def environment_of(target: str, base: Path, root: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def endpoint(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("endpoint")
-    build(IMAGES / "Dockerfile", "endpoint-environment", root, base, SOURCE_DATE_EPOCH="1700000000")
-    return root / "opt" / "m4rag"
+def endpoint(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from environment_of("endpoint", base, tmp_path_factory.mktemp("endpoint"))
 
 
 def ask(environment: Path, code: str, folder: Path) -> str:
