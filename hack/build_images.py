@@ -50,6 +50,7 @@ class Image:
 
 IMAGES = (
     Image("m4rag-python", "images/Dockerfile", "component", ("PYTHON_IMAGE",)),
+    Image("m4rag-endpoint", "images/Dockerfile", "endpoint", ("PYTHON_IMAGE",)),
     Image("m4rag-vllm", "images/vllm.Dockerfile", "vllm", ("PYTHON_IMAGE", "VLLM_IMAGE")),
 )
 

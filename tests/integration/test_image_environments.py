@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from content_server import model_server
 from dockerfiles import IMAGES, ROOT, StepFailed, build, stages
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -37,6 +39,11 @@ def environment_of(target: str, base: Path, root: Path) -> Iterator[Path]:
     shutil.rmtree(root)
 
 
+@pytest.fixture(scope="module")
+def endpoint(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield from environment_of("endpoint", base, tmp_path_factory.mktemp("endpoint"))
+
+
 def ask(environment: Path, code: str, folder: Path) -> str:
     """What a program prints in an environment, away from the working tree, as Kubeflow runs steps."""
     done = subprocess.run(
@@ -60,6 +67,20 @@ def imports(component: Path) -> list[str]:
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
+
+
+def everything_imported(folder: Path) -> list[str]:
+    """Every import of a package of ours, those inside functions too."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return sorted({ast.unparse(node) for node in nodes if getattr(node, "module", "") != "__future__"})
+
+
+def locked() -> dict[str, str]:
+    """The lock's versions for this Python."""
+    lines = (ROOT / "requirements" / "lock.txt").read_text().splitlines()
+    pins = [Requirement(line.rstrip("\\ ")) for line in lines if re.match(r"[a-z]", line)]
+    return {one.name: str(one.specifier)[2:] for one in pins if one.marker is None or one.marker.evaluate()}
 
 
 def installed(environment: Path, folder: Path) -> dict[str, str]:
@@ -103,12 +124,9 @@ def test_kubeflow_can_start_a_step(component: Path, tmp_path: Path) -> None:
 
 
 def test_the_versions_are_the_locked_ones_and_nothing_is_for_a_gpu(component: Path, tmp_path: Path) -> None:
-    lines = (ROOT / "requirements" / "lock.txt").read_text().splitlines()
-    pins = [Requirement(line.rstrip("\\ ")) for line in lines if re.match(r"[a-z]", line)]
-    locked = {one.name: str(one.specifier)[2:] for one in pins if one.marker is None or one.marker.evaluate()}
     there = installed(component, tmp_path)
     assert there.pop("m4rag")
-    assert {name: locked.get(name) for name in there} == there
+    assert {name: locked().get(name) for name in there} == there
     assert {"kfp", "kubernetes", "pymilvus", "mlflow"} <= there.keys()
     assert not there.keys() & {"torch", "vllm", "transformers", "sentence-transformers", "milvus-lite", "pip", "uv"}
 
@@ -160,3 +178,41 @@ def test_vllm_of_another_version_than_the_reviewed_one_is_refused(
     else:
         assert good
         assert "vllm==0.32.0+cu130" in (tmp_path / "packages" / "packages.txt").read_text().splitlines()
+
+
+def test_what_the_endpoint_imports_is_in_its_image_and_little_else(endpoint: Path, tmp_path: Path) -> None:
+    before = set(endpoint.rglob("*"))
+    ask(endpoint, "\n".join(everything_imported(ROOT / "serving")), tmp_path)
+    assert set(endpoint.rglob("*")) == before
+    there = installed(endpoint, tmp_path)
+    assert there.pop("m4rag")
+    pins = locked()
+    assert {name: pins.get(name) for name in there} == there
+    assert {"uvloop", "httptools", "pymilvus"} <= there.keys()
+    assert not there.keys() & {"torch", "vllm", "mlflow", "scikit-learn", "scipy", "kubernetes", "kfp", "pip", "uv"}
+
+
+def test_the_endpoint_answers_from_its_image(endpoint: Path, tmp_path: Path) -> None:
+    """The image's entry point as a process, in front of a scripted model."""
+    (entry,) = (json.loads(value) for value in [stages(IMAGES / "Dockerfile")["endpoint"].last("ENTRYPOINT")] if value)
+    with model_server(lambda body: "it is soup") as url:
+        process = subprocess.Popen(
+            [endpoint / "bin" / entry[0], *entry[1:], "--port", "0", "--retrieval", "off", "--vlm-url", url],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert said.startswith("serving on http://"), said + process.stderr.read()
+            address = said.split()[-1]
+            model = httpx.get(f"{address}/models").json()["data"][0]["id"]
+            body = {"model": model, "messages": [{"role": "user", "content": "What is it?"}]}
+            reply = httpx.post(f"{address}/chat/completions", json=body)
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["choices"][0]["message"]["content"] == "it is soup"

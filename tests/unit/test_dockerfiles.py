@@ -12,7 +12,11 @@ import pytest
 from dockerfiles import IMAGES, ROOT, Stage, chain, stages
 
 DOCKERFILES = sorted(IMAGES.glob("*Dockerfile"))
-TARGETS = [(IMAGES / "Dockerfile", "component"), (IMAGES / "vllm.Dockerfile", "vllm")]
+TARGETS = [
+    (IMAGES / "Dockerfile", "component"),
+    (IMAGES / "Dockerfile", "endpoint"),
+    (IMAGES / "vllm.Dockerfile", "vllm"),
+]
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 PYTHON_IMAGE = f"python:3.11-slim@{DIGEST}"
 VLLM_IMAGE = f"vllm/vllm-openai:v0.32.0@{DIGEST}"
@@ -71,7 +75,7 @@ def test_installs_are_checked_against_hashes_and_run_no_code_of_packages() -> No
                     found += 1
                     assert "--require-hashes" in command, command
                     assert "--only-binary :all:" in command, command
-    assert found == 4
+    assert found == 5
 
 
 def test_nothing_comes_from_an_address_a_package_manager_of_the_system_or_the_whole_folder() -> None:
@@ -144,7 +148,7 @@ def test_without_an_engine_there_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_a_build_names_its_bases_its_commit_and_its_time(engine: build_images.Engine) -> None:
     bases = {"PYTHON_IMAGE": PYTHON_IMAGE, "VLLM_IMAGE": VLLM_IMAGE}
-    python, vllm = (
+    python, _, vllm = (
         build_images.commands(engine, image, bases, SOURCE, "m4rag:1", None)[0] for image in build_images.IMAGES
     )
     assert {f"PYTHON_IMAGE={PYTHON_IMAGE}", "REVISION=c0ffee", "CREATED=2023-11-14T22:13:20Z"} <= set(python)
