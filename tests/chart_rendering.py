@@ -33,7 +33,11 @@ def merged(*parts: Mapping[str, Any]) -> Object:
 
 
 PINNED: Object = {
-    "images": {"m4rag": f"registry.example/m4rag{DIGEST}", "vllm": f"registry.example/vllm{DIGEST}"},
+    "images": {
+        "endpoint": f"registry.example/m4rag-endpoint{DIGEST}",
+        "component": f"registry.example/m4rag-python{DIGEST}",
+        "vllm": f"registry.example/vllm{DIGEST}",
+    },
     "connections": {"vlmUrl": "http://vlm.example/v1"},
 }
 """The least that the chart asks for."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from m4rag.cli.deploy_cost import cost_command
 from m4rag.cli.output import Json, emit, say
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from m4rag.deploy.removal import Removed
 
 app = typer.Typer(help="Put models on a Kubernetes cluster, watch over them, take them off.", no_args_is_help=True)
+app.command("cost")(cost_command)
 
 Kubeconfig = Annotated[
     Path | None, typer.Option(help="File that says where the cluster is. Default: KUBECONFIG, the pod's own account.")

@@ -174,12 +174,12 @@ def fields(cluster: Cluster, profile: Profile) -> CRDFields:
 
 
 def conditions(cluster: Cluster, *, run: str | None = None, name: str | None = None) -> list[Condition]:
-    """How the services are that m4rag deployed: all of the namespace, those of a run, or one.
+    """How the services of m4rag's models are: all of the namespace (those that Helm made, too), those of a run, or one.
 
     Raises:
         Unavailable: A permission is missing, or the server is gone.
     """
-    selector = names.MANAGED if run is None else names.selector(run)
+    selector = names.MODEL if run is None else names.selector(run)
     found = []
     for kind in SERVICES:
         for service in cluster.list(kind, labels=selector).items:

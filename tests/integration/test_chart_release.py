@@ -97,7 +97,9 @@ def test_install_upgrade_roll_back_uninstall(
     helm: helm_python.Config, control_plane: ControlPlane, namespace: str
 ) -> None:
     first = for_old_server(PROFILES["h100"])
-    second = merged(first, {"images": {"m4rag": f"registry.example/m4rag/m4rag{DIGEST}"}, "rag": {"replicas": 3}})
+    second = merged(
+        first, {"images": {"endpoint": f"registry.example/m4rag/m4rag-endpoint{DIGEST}"}, "rag": {"replicas": 3}}
+    )
     second["models"] = [one | {"timeoutSeconds": 120} for one in first["models"][:1]]
 
     def deployment() -> Object:

@@ -60,8 +60,8 @@ def test_a_mistyped_value_is_refused_by_name(values: Object, message: str) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"images": {"m4rag": ""}}, "images.m4rag names no image"),
-        ({"images": {"m4rag": "ghcr.io/m4rag/m4rag:0.1.0"}}, "has no digest"),
+        ({"images": {"endpoint": ""}}, "images.endpoint names no image"),
+        ({"images": {"component": "ghcr.io/m4rag/m4rag-python:0.1.0"}}, "has no digest"),
         ({"models": [model(model="qwen2-vl-7b")]}, 'no model "qwen2-vl-7b"; choose of gemma-3-12b'),
         ({"models": [model(hardware="a100")]}, 'no hardware profile "a100"; choose of cpu'),
         ({"models": [model(hardware="h100x4")]}, "runs on 1 GPUs, and h100x4 has 4"),
@@ -86,7 +86,9 @@ def test_values_that_contradict_each_other_are_refused(values: Object, message: 
 
 
 def test_without_a_digest_only_in_development() -> None:
-    tagged = PINNED | {"images": {"m4rag": "ghcr.io/m4rag/m4rag:0.1.0", "vllm": "x/vllm:v1", "allowTag": True}}
+    tagged = PINNED | {
+        "images": {"endpoint": "x/endpoint:1", "component": "x/steps:1", "vllm": "x/vllm:v1", "allowTag": True}
+    }
     assert of_kind(render(tagged), "Deployment")
 
 

@@ -83,7 +83,9 @@ def test_a_site_sets_its_images_in_one_place(tmp_path: Path) -> None:
         image |= {"newName": image["name"].replace("registry.example", "mine.example"), "digest": f"sha256:{'a' * 64}"}
     path.write_text(yaml.safe_dump(own))
     images = {container["image"] for one in built(path.parent).values() for container in containers(one)}
-    assert images == {f"mine.example/m4rag/{name}@sha256:{'a' * 64}" for name in ("m4rag", "vllm")}
+    assert images == {
+        f"mine.example/m4rag/{name}@sha256:{'a' * 64}" for name in ("m4rag-endpoint", "m4rag-python", "vllm")
+    }
 
 
 def patch(old: Object, new: Object) -> Object:

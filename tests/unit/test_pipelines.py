@@ -139,10 +139,13 @@ def test_as_many_models_at_once_as_the_site_says(configured: Path) -> None:
     assert [loop["iteratorPolicy"]["parallelismLimit"] for loop in loops] == [2]
 
 
-def test_an_image_by_tag_is_named_and_refused_for_a_launch(compiled: Path) -> None:
-    assert unpinned(compiled) == ["ghcr.io/m4rag/m4rag-python:0.1.0"]
+def test_an_image_by_tag_is_named_and_refused_for_a_launch(compiled: Path, tmp_path: Path) -> None:
+    require_pinned(compiled)
+    tagged = tmp_path / compiled.name
+    tagged.write_text(compiled.read_text().replace(PINNED, "registry.example/m4rag-python:0.1.0"))
+    assert unpinned(tagged) == ["registry.example/m4rag-python:0.1.0"]
     with pytest.raises(UsageError, match=r"m4rag-python:0\.1\.0, which a tag can move.*Set M4RAG_IMAGE"):
-        require_pinned(compiled)
+        require_pinned(tagged)
 
 
 def test_what_is_deployed_is_removed_whatever_happens(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* An image, refused where it is not pinned. Takes (list $ "m4rag"), the name under .Values.images. */}}
+{{/* An image, refused where it is not pinned. Takes (list $ "endpoint"), the name under .Values.images. */}}
 {{- define "m4rag.image" -}}
 {{- $images := (index . 0).Values.images }}
 {{- $name := index . 1 }}
