@@ -16,8 +16,8 @@ endif
 # Where the CPU build of torch comes from: a wheel folder if one is configured, else PyTorch's own index.
 TORCH_INDEX ?= $(if $(UV_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
-# A test file a core, at most four: each may start servers of its own.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# A test file a core, at most four: each may start servers of its own (tests/conftest.py says which stay together).
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 

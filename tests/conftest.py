@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from m4rag.settings import settings as read_settings
+
 settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
 settings.load_profile("untimed")
 
@@ -28,6 +30,23 @@ def shared_data() -> Path:
     if not (folder / "test_large.parquet").exists():
         pytest.skip(f"no WorldCuisines data at {folder}: set M4RAG_SHARED_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _fresh_settings() -> None:
+    """A process reads its settings once; every test is a process of its own in that."""
+    read_settings.cache_clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run on several cores, a file stays on one, and so do all files that use the Milvus server.
+
+    Two of those servers can't run on one machine (some ports are fixed), and some tests stop it for a while.
+    """
+    served = {item.path for item in items if item.get_closest_marker("milvus_server")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("milvus-server" if item.path in served else item.path.name))
 
 
 @pytest.hookimpl(wrapper=True)

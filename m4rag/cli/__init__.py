@@ -47,6 +47,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:  # what Typer makes of Ctrl-C
+        # What Typer makes of Ctrl-C, which it names as the cause; a command that does so itself has said its own.
+        left = leaving.__context__
+        if leaving.code == INTERRUPTED and left is not None and isinstance(left.__cause__, KeyboardInterrupt):
             print("interrupted: the same command continues where this one stopped", file=sys.stderr)
         raise

@@ -17,9 +17,9 @@ HEAD = """\
 <!-- Made from the table of failures in tests/deploy_cases.py: make golden. -->
 # What the messages of `m4rag deploy` mean
 
-`m4rag deploy vlm` prints one such line every 30 seconds while it waits, `m4rag deploy status` prints it at any time. The name in
-front is stable: scripts may match it (`--json`: `category`). What is *stuck* may resolve by itself and is waited for within
-the budget of its phase; what has *failed* is given up at once.
+`m4rag deploy vlm` prints such a line every 30 seconds while it waits, `m4rag deploy status` prints it at any time. The
+name in front is stable: scripts may match it (`--json`: `category`). What is *stuck* may resolve by itself and is
+waited for within the budget of its phase; what has *failed* is given up at once.
 """
 
 
