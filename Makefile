@@ -16,8 +16,8 @@ endif
 # Where the CPU build of torch comes from: a wheel folder if one is configured, else PyTorch's own index.
 TORCH_INDEX ?= $(if $(UV_FIND_LINKS),,--extra-index-url https://download.pytorch.org/whl/cpu)
 
-# A test file a core, at most four: each may start servers of its own (tests/conftest.py says which stay together).
-PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+# A test file a core, at most four: each may start servers of its own.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 say = @printf '\033[1m==> %s\033[0m\n' "$(1)"
 
@@ -65,7 +65,9 @@ test-fast: setup  ## Unit tests: no service, seconds
 .PHONY: test-real
 test-real: setup  ## Integration and end-to-end tests on real Milvus, MLflow, vLLM and Chromium: minutes
 	$(call say,Integration and end-to-end tests on real services)
-	@$(BIN)/pytest -q $(PARALLEL) --durations 25 tests/integration tests/e2e
+	@$(BIN)/pytest -q $(PARALLEL) --durations 25 -m "not milvus_server" tests/integration tests/e2e
+	$(call say,Tests that share one Milvus server: two can not run on a machine)
+	@$(BIN)/pytest -q -m milvus_server tests/integration
 
 .PHONY: format
 format: setup  ## Rewrite the code in the project's style

@@ -38,17 +38,6 @@ def _fresh_settings() -> None:
     read_settings.cache_clear()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run on several cores, a file stays on one, and so do all files that use the Milvus server.
-
-    Two of those servers can't run on one machine (some ports are fixed), and some tests stop it for a while.
-    """
-    served = {item.path for item in items if item.get_closest_marker("milvus_server")}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("milvus-server" if item.path in served else item.path.name))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
